@@ -1,0 +1,174 @@
+package archtest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/ociv2-sync/ociv2-sync"
+
+// command is the program; it alone may import every other package.
+const command = "cmd/ociv2-sync"
+
+// edges says which packages of the module each package may import. A package that is
+// not here fails the test: whoever adds one decides where it stands.
+var edges = map[string][]string{
+	"chunk": {},
+	"catar": {},
+	"caibx": {"chunk"},
+	"toc":   {"catar", "chunk"},
+
+	"store":           {"chunk"},
+	"store/local":     {"chunk", "store", "internal/durable"},
+	"store/httpstore": {"chunk", "store"},
+	"store/storetest": {"chunk", "store"},
+
+	"translate":   {"catar", "toc"},
+	"chunkserver": {},
+	"seed":        {"chunk", "caibx", "catar", "toc", "store", "internal/tree", "internal/root"},
+
+	"internal/durable":  {},
+	"internal/tree":     {"chunk", "catar", "toc"},
+	"internal/ingest":   {"chunk", "caibx", "store"},
+	"internal/ocisrc":   {"translate"},
+	"internal/repo":     {"chunk", "caibx", "catar", "toc", "store", "store/httpstore", "translate", "internal/durable"},
+	"internal/root":     {"internal/durable"},
+	"internal/assemble": {"chunk", "caibx", "catar", "toc", "store", "store/local", "seed", "internal/durable", "internal/tree", "internal/root"},
+
+	"internal/archtest": {},
+	"internal/testutil": {},
+}
+
+// testOnly are the packages that only tests import.
+var testOnly = []string{"internal/testutil", "store/storetest"}
+
+// pure are the format packages: they read and write streams and know neither files
+// nor networks.
+var pure = []string{"chunk", "catar", "caibx", "toc"}
+
+// owners says which packages alone may import what begins with the path given.
+var owners = map[string][]string{
+	"oras.land/":                            {"internal/ocisrc"},
+	"github.com/hashicorp/go-retryablehttp": {"store/httpstore"},
+	"github.com/spf13/":                     {command},
+	"github.com/vbauerster/mpb":             {command},
+	"net/http":                              {command, "store/httpstore", "chunkserver", "internal/ocisrc", "internal/testutil"},
+	// The peer is for tests to run against: it brings more than 30 MB.
+	"github.com/folbricht/desync": {},
+	"testing":                     testOnly,
+	// Arguments and environment come in through options.
+	"flag": {command},
+}
+
+// foreign says which third-party modules the packages nearest to the format may
+// import; others are free.
+var foreign = map[string][]string{
+	"chunk": {},
+	"caibx": {"chunk"},
+	"catar": {"github.com/dchest/siphash"},
+}
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string
+}
+
+func (p pkg) name() string { return strings.TrimPrefix(p.ImportPath, module+"/") }
+
+func list(t *testing.T) []pkg {
+	t.Helper()
+	// -e: an import that does not exist yet is for the compiler to report.
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-e", "-json=ImportPath,Imports,Deps", module+"/...")
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0") // as it is built
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.Bytes())
+	}
+	var pkgs []pkg
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		pkgs = append(pkgs, p)
+	}
+	if len(pkgs) == 0 {
+		t.Fatal("go list names no package")
+	}
+	return pkgs
+}
+
+func TestEdges(t *testing.T) {
+	for _, p := range list(t) {
+		allowed, known := edges[p.name()]
+		if !known && p.name() != command {
+			t.Errorf("%s is not in the table of edges", p.name())
+			continue
+		}
+		for _, imported := range p.Imports {
+			to, own := strings.CutPrefix(imported, module+"/")
+			switch {
+			case !own:
+			case to == command:
+				t.Errorf("%s imports the program", p.name())
+			case slices.Contains(testOnly, to):
+				t.Errorf("%s imports %s, which is for tests", p.name(), to)
+			case p.name() != command && !slices.Contains(allowed, to):
+				t.Errorf("%s must not import %s", p.name(), to)
+			}
+		}
+	}
+}
+
+func TestForeignImports(t *testing.T) {
+	for _, p := range list(t) {
+		for _, imported := range p.Imports {
+			for prefix, who := range owners {
+				if covers(prefix, imported) && !slices.Contains(who, p.name()) {
+					t.Errorf("%s must not import %s", p.name(), imported)
+				}
+			}
+			if slices.Contains(pure, p.name()) && (covers("os", imported) || covers("net", imported) || imported == "syscall" || covers("golang.org/x/sys", imported)) {
+				t.Errorf("%s reads and writes streams and must not import %s", p.name(), imported)
+			}
+			only, limited := foreign[p.name()]
+			domain, _, _ := strings.Cut(imported, "/")
+			if limited && strings.Contains(domain, ".") && !strings.HasPrefix(imported, module+"/") && !slices.Contains(only, imported) {
+				t.Errorf("%s must not import %s", p.name(), imported)
+			}
+		}
+	}
+}
+
+// covers reports whether path is prefix or lies below it.
+func covers(prefix, path string) bool {
+	rest, ok := strings.CutPrefix(path, prefix)
+	return ok && (rest == "" || rest[0] == '/' || strings.HasSuffix(prefix, "/"))
+}
+
+// TestBinaryLinks looks at everything the program links, through other modules too.
+func TestBinaryLinks(t *testing.T) {
+	for _, p := range list(t) {
+		if p.name() != command {
+			continue
+		}
+		for _, dep := range p.Deps {
+			for _, never := range []string{"github.com/folbricht/desync", "testing"} {
+				if covers(never, dep) {
+					t.Errorf("the program links %s", dep)
+				}
+			}
+		}
+	}
+}
