@@ -1,0 +1,178 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+	"slices"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/ociv2-sync/ociv2-sync/chunk"
+)
+
+// The first bytes by which the compression of a .cacnk file is told
+// (docs/format/chunks.md, section 4).
+var (
+	magicZstd = []byte{0x28, 0xb5, 0x2f, 0xfd}
+	magicXZ   = []byte{0xfd, '7', 'z', 'X', 'Z', 0}
+	magicGzip = []byte{0x1f, 0x8b}
+)
+
+// maxBlock is the most that one zstd block expands to (RFC 8878, 3.1.1.2.4).
+const maxBlock = 128 << 10
+
+// MaxPacked returns the length in bytes that the packed form of a chunk of size
+// bytes does not exceed: the limit to give to [Store.Get]. It leaves room for
+// what any of casync's compressions adds to data that does not compress.
+func MaxPacked(size uint64) int64 {
+	size = min(size, chunk.MaxSize)
+	return int64(size + size/64 + 1024)
+}
+
+// Unpack returns the bytes of chunk id from its packed form p, once it has
+// decompressed them to exactly size bytes and their digest under alg is id. The
+// result uses dst's storage, whatever its length, if the capacity is enough,
+// and is never part of p. p.Data must be one compressed frame and nothing else.
+//
+// The error names the chunk and wraps [ErrCorrupt], or [errors.ErrUnsupported]
+// when the compression is one of casync's that this package does not read.
+// Nothing is decompressed beyond size. Unpack may be called from several
+// goroutines at once.
+func Unpack(dst []byte, p Packed, alg chunk.Algorithm, id chunk.ID, size uint64) ([]byte, error) {
+	out, err := expand(dst[:0], p, size)
+	if err != nil {
+		return nil, fmt.Errorf("store: chunk %s: %w", id, err)
+	}
+	if uint64(len(out)) != size {
+		return nil, fmt.Errorf("store: chunk %s: %w: %d bytes, want %d", id, ErrCorrupt, len(out), size)
+	}
+	if got := alg.Sum(out); got != id {
+		return nil, fmt.Errorf("store: chunk %s: %w: its digest is %s", id, ErrCorrupt, got)
+	}
+	return out, nil
+}
+
+// expand undoes the compression of p, for at most size bytes of output.
+func expand(dst []byte, p Packed, size uint64) ([]byte, error) {
+	switch {
+	case size > chunk.MaxSize:
+		return nil, fmt.Errorf("%w: a chunk of %d bytes", ErrCorrupt, size)
+	case p.Form == Raw:
+		if uint64(len(p.Data)) != size {
+			return nil, fmt.Errorf("%w: %d raw bytes, want %d", ErrCorrupt, len(p.Data), size)
+		}
+		return append(dst, p.Data...), nil
+	case bytes.HasPrefix(p.Data, magicZstd):
+		return expandZstd(dst, p.Data, size)
+	case bytes.HasPrefix(p.Data, magicXZ):
+		return nil, fmt.Errorf("xz compression: %w", errors.ErrUnsupported)
+	case bytes.HasPrefix(p.Data, magicGzip):
+		return nil, fmt.Errorf("gzip compression: %w", errors.ErrUnsupported)
+	}
+	return nil, fmt.Errorf("%w: neither zstd nor xz nor gzip (%d bytes)", ErrCorrupt, len(p.Data))
+}
+
+// decoders is a free list of decoders, which are costly to make; it holds no
+// state that a result depends on.
+var decoders = sync.Pool{New: func() any {
+	d, err := zstd.NewReader(nil,
+		zstd.WithDecoderConcurrency(1),
+		zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxWindow(chunk.MaxSize),
+		zstd.WithDecodeAllCapLimit(true))
+	if err != nil {
+		panic(err) // these options are valid
+	}
+	return d
+}}
+
+func expandZstd(dst, data []byte, size uint64) ([]byte, error) {
+	blocks, err := zstdFrame(data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: zstd: %w", ErrCorrupt, err)
+	}
+	// Before size is trusted with an allocation: can data expand to it at all?
+	if size > uint64(blocks)*maxBlock {
+		return nil, fmt.Errorf("%w: zstd: %d blocks cannot hold %d bytes", ErrCorrupt, blocks, size)
+	}
+	d := decoders.Get().(*zstd.Decoder)
+	defer decoders.Put(d)
+	dst = slices.Grow(dst, int(size))
+	out, err := d.DecodeAll(data, dst[:0:size])
+	if err != nil {
+		return nil, fmt.Errorf("%w: zstd: %w", ErrCorrupt, err)
+	}
+	return out, nil
+}
+
+// zstdFrame checks that data is one zstd frame from end to end, which the
+// decoder does not (it takes several, and skippable ones), and returns the
+// number of its blocks. The frame header ends where the decoder's package says;
+// each block has a header of 3 bytes: last block, type (2 bits), size (21 bits).
+func zstdFrame(data []byte) (blocks int, err error) {
+	var h zstd.Header
+	if err := h.Decode(data); err != nil {
+		return 0, err
+	}
+	rest := data[h.HeaderSize:]
+	for last := false; !last; blocks++ {
+		if len(rest) < 3 {
+			return 0, errors.New("cut short")
+		}
+		head := binary.LittleEndian.Uint32(append(rest[:3:3], 0))
+		last = head&1 != 0
+		length := int(head >> 3)
+		if head>>1&3 == 1 { // one byte, repeated
+			length = 1
+		}
+		if len(rest)-3 < length {
+			return 0, errors.New("cut short")
+		}
+		rest = rest[3+length:]
+	}
+	if h.HasCheckSum {
+		if len(rest) < 4 {
+			return 0, errors.New("cut short")
+		}
+		rest = rest[4:]
+	}
+	if len(rest) != 0 {
+		return 0, fmt.Errorf("%d bytes after the frame", len(rest))
+	}
+	return blocks, nil
+}
+
+// Packer compresses chunks for a store. It may be used by several goroutines at
+// once, which then wait for each other.
+type Packer struct{ enc *zstd.Encoder }
+
+// NewPacker returns a Packer for chunks of up to maxSize bytes; larger ones
+// merely compress less well. Memory is about 4 times maxSize. The level is
+// zstd's (1 to 22), 0 means casync's default, 3.
+func NewPacker(level int, maxSize uint64) *Packer {
+	if level == 0 {
+		level = 3
+	}
+	// The window need not exceed the chunk; the encoder's buffers follow it.
+	window := 1 << bits.Len64(min(max(maxSize, 2), 8<<20)-1)
+	enc, err := zstd.NewWriter(nil,
+		zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),
+		zstd.WithWindowSize(max(window, zstd.MinWindowSize)),
+		zstd.WithEncoderConcurrency(1),
+		zstd.WithLowerEncoderMem(true),
+		zstd.WithEncoderCRC(false)) // the chunk's ID says more
+	if err != nil {
+		panic(err) // these options are valid
+	}
+	return &Packer{enc: enc}
+}
+
+// Pack returns b as one zstd frame. The result uses dst's storage if its
+// capacity is enough. b must not be empty: there are no empty chunks.
+func (p *Packer) Pack(dst, b []byte) Packed {
+	return Packed{Form: Compressed, Data: p.enc.EncodeAll(b, dst[:0])}
+}
