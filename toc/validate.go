@@ -2,7 +2,6 @@ package toc
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -23,6 +22,11 @@ const (
 	// MaxXAttrValue is the length of the longest value of an extended
 	// attribute, in bytes.
 	MaxXAttrValue = 65536
+	// MaxXAttrNames bounds the names of one node's extended attributes, each
+	// with a zero byte after it: Linux cannot list more.
+	MaxXAttrNames = 65536
+	// MaxXAttrs bounds the values of one node's extended attributes together.
+	MaxXAttrs = 16 << 20
 	// MaxMajor and MaxMinor are the largest device numbers.
 	MaxMajor = 1<<12 - 1
 	MaxMinor = 1<<20 - 1
@@ -221,14 +225,19 @@ func checkNode(n *Node, digests bool) string {
 }
 
 func checkXAttrs(xs []XAttr) string {
+	names, values := 0, 0
 	for i, x := range xs {
+		names += len(x.Name) + 1
+		values += len(x.Value)
 		switch {
 		case x.Name == "" || len(x.Name) > MaxName || strings.IndexByte(x.Name, 0) >= 0:
 			return fmt.Sprintf("attribute name %q", x.Name)
 		case len(x.Value) > MaxXAttrValue:
 			return fmt.Sprintf("attribute %q of %d bytes", x.Name, len(x.Value))
-		case i > 0 && cmp.Compare(x.Name, xs[i-1].Name) <= 0:
+		case i > 0 && x.Name <= xs[i-1].Name:
 			return fmt.Sprintf("attribute %q not in order", x.Name)
+		case names > MaxXAttrNames || values > MaxXAttrs:
+			return "too many attributes"
 		}
 	}
 	return ""
