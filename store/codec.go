@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -123,7 +122,7 @@ func zstdFrame(data []byte) (blocks int, err error) {
 		if len(rest) < 3 {
 			return 0, errors.New("cut short")
 		}
-		head := binary.LittleEndian.Uint32(append(rest[:3:3], 0))
+		head := uint32(rest[0]) | uint32(rest[1])<<8 | uint32(rest[2])<<16
 		last = head&1 != 0
 		length := int(head >> 3)
 		if head>>1&3 == 1 { // one byte, repeated
