@@ -1,0 +1,96 @@
+package durable_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/durable"
+)
+
+// names returns the names in dir.
+func names(t *testing.T, dir string) string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s []string
+	for _, e := range entries {
+		s = append(s, e.Name())
+	}
+	return strings.Join(s, " ")
+}
+
+func TestWriteFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	for _, content := range []string{"first", "", "second"} {
+		if err := durable.WriteFile(path, []byte(content), 0o640); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(path)
+		fi, err2 := os.Stat(path)
+		if err := errors.Join(err, err2); err != nil || string(got) != content || fi.Mode() != 0o640 {
+			t.Errorf("%q with mode %v, %v; want %q with 0640", got, fi.Mode(), err, content)
+		}
+	}
+	if got := names(t, dir); got != "file" {
+		t.Errorf("the directory holds %s", got)
+	}
+	if err := errors.Join(durable.SyncFS(dir), durable.SyncDir(dir)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWriteFileLongName(t *testing.T) {
+	path := filepath.Join(t.TempDir(), strings.Repeat("n", 255))
+	if err := durable.WriteFile(path, []byte("x"), 0o600); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDiscard(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := durable.Create(path, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString("new"); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(t, dir); !strings.HasPrefix(got, ".file.") || !strings.HasSuffix(got, ".tmp file") {
+		t.Errorf("while writing the directory holds %s", got)
+	}
+	if err := errors.Join(f.Close(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(path)
+	if err != nil || string(got) != "old" || names(t, dir) != "file" {
+		t.Errorf("%q, %v; the directory holds %s", got, err, names(t, dir))
+	}
+}
+
+func TestCommitFails(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file") // a directory that is in the way
+	if err := os.MkdirAll(filepath.Join(path, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := durable.WriteFile(path, []byte("x"), 0o600); err == nil {
+		t.Error("a directory was replaced")
+	}
+	if got := names(t, dir); got != "file" {
+		t.Errorf("the directory holds %s", got)
+	}
+	if err := durable.WriteFile(filepath.Join(dir, "absent", "file"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("error %v, want fs.ErrNotExist", err)
+	}
+}
