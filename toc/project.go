@@ -178,22 +178,14 @@ func entry(n *Node) catar.Entry {
 				e.FCaps = x.Value
 			}
 		default:
-			if projectsXAttr(n, x) {
-				e.XAttrs = append(e.XAttrs, catar.XAttr{Name: x.Name, Value: x.Value})
+			// casync sets no attributes on other types.
+			a := catar.XAttr{Name: x.Name, Value: x.Value}
+			if (n.IsRegular() || n.IsDir()) && catar.StorableXAttr(a) {
+				e.XAttrs = append(e.XAttrs, a)
 			}
 		}
 	}
 	return e
-}
-
-// projectsXAttr reports whether the catar holds x: of the namespaces that
-// casync knows, where Linux lets it be set.
-func projectsXAttr(n *Node, x XAttr) bool {
-	if !catar.StorableXAttr(catar.XAttr{Name: x.Name, Value: x.Value}) {
-		return false
-	}
-	user := x.Name[0] == 'u' // "user.", else "trusted."
-	return !user || n.IsRegular() || n.IsDir()
 }
 
 func projectID(id uint32) uint32 {
