@@ -1,0 +1,193 @@
+package tree
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ociv2-sync/ociv2-sync/catar"
+	"github.com/ociv2-sync/ociv2-sync/toc"
+)
+
+// Meta is the metadata of a node.
+type Meta struct {
+	Mode     uint32 // S_IFMT | 07777; permissions of symbolic links are ignored
+	UID, GID uint32
+	Sec      int64 // modification time; negative before 1970
+	Nsec     int32 // 0 to 999999999
+
+	// XAttrs has the xattrs under the names of the kernel, ACLs and
+	// capabilities among them. Other xattrs of the namespaces user, trusted,
+	// the ACLs and the capabilities are removed from the node; those that only
+	// the host's policy gives, such as security.selinux, stay.
+	XAttrs []toc.XAttr
+
+	FileFlags catar.Flags // the attributes of chattr(1) and of FAT
+	FlagsMask catar.Flags // which of them to set; the others stay
+	ProjID    uint32      // quota project; 0 is left alone
+}
+
+// MetaOf returns the metadata of a node of a TOC.
+func MetaOf(n *toc.Node) Meta {
+	return Meta{Mode: n.Mode, UID: n.UID, GID: n.GID, Sec: n.Sec, Nsec: n.Nsec, XAttrs: n.XAttrs}
+}
+
+// Unrestored names an attribute that the system did not let us set: for want of
+// privilege, or because the filesystem cannot hold it.
+type Unrestored struct {
+	Path string // of the node, for people
+	What string // "owner", "mode", "mtime", "flags", "project", "node", or "xattr NAME"
+	Err  error
+}
+
+func (u Unrestored) Error() string {
+	return fmt.Sprintf("tree: %s: %s not restored: %v", u.Path, u.What, u.Err)
+}
+
+// Unwrap returns the cause.
+func (u Unrestored) Unwrap() error { return u.Err }
+
+// mayLack reports whether an error says that we may not, or the filesystem
+// cannot: what becomes an Unrestored rather than a failure.
+func mayLack(err error) bool {
+	for _, e := range []error{unix.EPERM, unix.EACCES, unix.EOPNOTSUPP, unix.ENOTTY, unix.EINVAL, unix.ENOSYS} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// SetSelf sets the metadata of the directory itself. It comes after everything
+// that is made in the directory.
+func (d *Dir) SetSelf(m Meta) ([]Unrestored, error) { return setMeta(d.fd, d.path, m, false) }
+
+// SetMeta sets the metadata of a node in d that is not a directory.
+func (d *Dir) SetMeta(name string, m Meta) ([]Unrestored, error) {
+	flags := unix.O_PATH
+	if m.Mode&unix.S_IFMT == unix.S_IFREG {
+		flags = unix.O_RDONLY | unix.O_NONBLOCK
+	}
+	fd, err := d.openat(name, flags, 0)
+	if err != nil {
+		return nil, err
+	}
+	notes, err := setMeta(fd, path.Join(d.path, name), m, flags == unix.O_PATH)
+	return notes, errors.Join(err, unix.Close(fd))
+}
+
+// fder is an open file, such as *os.File.
+type fder interface {
+	Fd() uintptr
+	Name() string
+}
+
+// SetFileMeta sets the metadata of an open regular file.
+func SetFileMeta(f fder, m Meta) ([]Unrestored, error) {
+	return setMeta(int(f.Fd()), f.Name(), m, false)
+}
+
+// setter sets attributes of one open node.
+type setter struct {
+	fd    int
+	path  string
+	notes []Unrestored
+	err   error
+}
+
+// try makes a system call unless one failed before, and reports whether it
+// succeeded. What the system does not let us do is noted.
+func (s *setter) try(what string, call func() error) bool {
+	if s.err != nil {
+		return false
+	}
+	err := retry(call)
+	switch {
+	case err == nil:
+		return true
+	case mayLack(err):
+		s.notes = append(s.notes, Unrestored{Path: s.path, What: what, Err: err})
+	default:
+		s.err = pathError("set "+what+" of", s.path, err)
+	}
+	return false
+}
+
+// setMeta sets all attributes: owner first, because a change of owner clears
+// capabilities and setuid bits; the mode after the xattrs, because it must not
+// open the file to anybody earlier; times, then flags, since immutable files
+// take no other change.
+func setMeta(fd int, name string, m Meta, isPath bool) ([]Unrestored, error) {
+	s := &setter{fd: fd, path: name}
+	owned := s.try("owner", func() error {
+		return unix.Fchownat(fd, "", int(m.UID), int(m.GID), unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW)
+	})
+	s.setXAttrs(m.XAttrs)
+	if m.Mode&unix.S_IFMT != unix.S_IFLNK {
+		s.setMode(m, owned, isPath)
+	}
+	s.try("mtime", func() error { return setTime(fd, m) })
+	if !isPath {
+		s.setFlags(m)
+	}
+	return s.notes, s.err
+}
+
+func (s *setter) setMode(m Meta, owned, isPath bool) {
+	perm := m.Mode & 0o7777
+	if !owned && perm&0o6000 != 0 {
+		// The bits would lend the rights of whoever extracts.
+		perm &^= 0o6000
+		s.notes = append(s.notes, Unrestored{Path: s.path, What: "mode", Err: errNotOwner})
+	}
+	s.try("mode", func() error {
+		if isPath {
+			return unix.Fchmodat(unix.AT_FDCWD, procPath(s.fd), perm, 0)
+		}
+		return unix.Fchmod(s.fd, perm)
+	})
+}
+
+var errNotOwner = errors.New("setuid and setgid need the owner")
+
+// setTime sets the modification time, and the access time to the same.
+func setTime(fd int, m Meta) error {
+	t := unix.NsecToTimespec(0)
+	t.Sec, t.Nsec = m.Sec, int64(m.Nsec)
+	ts := []unix.Timespec{t, t}
+	err := unix.UtimesNanoAt(fd, "", ts, unix.AT_EMPTY_PATH)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) { // Linux before 5.8
+		err = unix.UtimesNanoAt(unix.AT_FDCWD, procPath(fd), ts, 0)
+	}
+	return err
+}
+
+// managed reports whether an xattr that Meta does not have is removed.
+func managed(name string) bool {
+	return strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "trusted.") ||
+		name == xattrCaps || name == xattrACL || name == xattrDefaultACL
+}
+
+func (s *setter) setXAttrs(want []toc.XAttr) {
+	if s.err != nil {
+		return
+	}
+	have, err := listXAttrs(s.fd)
+	if err != nil {
+		s.err = pathError("list xattrs of", s.path, err)
+		return
+	}
+	for _, name := range have {
+		_, keep := slices.BinarySearchFunc(want, name, func(x toc.XAttr, n string) int { return strings.Compare(x.Name, n) })
+		if !keep && managed(name) {
+			s.try("xattr "+name, func() error { return unix.Removexattr(procPath(s.fd), name) })
+		}
+	}
+	for _, x := range want {
+		s.try("xattr "+x.Name, func() error { return unix.Setxattr(procPath(s.fd), x.Name, x.Value, 0) })
+	}
+}
