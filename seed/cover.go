@@ -1,0 +1,219 @@
+package seed
+
+import (
+	"fmt"
+
+	"github.com/ociv2-sync/ociv2-sync/caibx"
+	"github.com/ociv2-sync/ociv2-sync/chunk"
+	"github.com/ociv2-sync/ociv2-sync/toc"
+)
+
+// Span is one chunk in the byte space of an image.
+type Span struct {
+	ID   chunk.ID
+	Size uint64
+	// Stored is the size of the chunk in the repository's store, in bytes.
+	Stored int64
+}
+
+// Space is the byte space of an image cut into chunks: the catar stream,
+// followed by the extra stream of contents that the catar leaves out.
+type Space struct {
+	// Algorithm is the digest that makes the chunk ids.
+	Algorithm chunk.Algorithm
+	spans     []Span
+	ends      []uint64 // ends[i] is where span i ends
+}
+
+// NewSpace joins the chunk indexes of an image: that of its catar and, where
+// there is one, that of its extra stream (nil otherwise). stored holds the
+// stored size of every chunk of both, in the same order.
+func NewSpace(catar, extra *caibx.Index, stored []int64) (*Space, error) {
+	s := &Space{Algorithm: catar.Algorithm()}
+	n := len(catar.Chunks)
+	if extra != nil {
+		if extra.Algorithm() != catar.Algorithm() {
+			return nil, fmt.Errorf("%w: two digest algorithms in one image", ErrSpace)
+		}
+		n += len(extra.Chunks)
+	}
+	if len(stored) != n {
+		return nil, fmt.Errorf("%w: %d chunks but %d chunk sizes", ErrSpace, n, len(stored))
+	}
+	s.spans = make([]Span, 0, n)
+	s.ends = make([]uint64, 0, n)
+	for _, x := range []*caibx.Index{catar, extra} {
+		if x == nil {
+			continue
+		}
+		base := s.Size()
+		for i := range x.Chunks {
+			off, size := x.Span(i)
+			s.spans = append(s.spans, Span{ID: x.Chunks[i].ID, Size: size, Stored: stored[len(s.spans)]})
+			s.ends = append(s.ends, base+off+size)
+		}
+	}
+	return s, nil
+}
+
+// Size returns the length of the byte space.
+func (s *Space) Size() uint64 {
+	if len(s.ends) == 0 {
+		return 0
+	}
+	return s.ends[len(s.ends)-1]
+}
+
+// span returns the half-open range of chunks that cover [off, off+size).
+func (s *Space) span(off, size uint64) (from, to int) {
+	from = upper(s.ends, off)
+	to = from
+	for to < len(s.ends) && s.ends[to] < off+size {
+		to++
+	}
+	return from, to + 1
+}
+
+// upper returns the first index whose value is above v.
+func upper(ends []uint64, v uint64) int {
+	lo, hi := 0, len(ends)
+	for lo < hi {
+		mid := int(uint(lo+hi) >> 1)
+		if ends[mid] > v {
+			hi = mid
+		} else {
+			lo = mid + 1
+		}
+	}
+	return lo
+}
+
+// Cover chooses the chunks for the contents that no seed has and fills
+// Plan.Chunks. cached reports whether a chunk is on the device already, from
+// an interrupted pull; it costs nothing then.
+//
+// A content that lies at several places of the image is cut from the place
+// whose chunks cost least beside those that are needed anyway. That choice is
+// greedy, contents with one place first, and depends on nothing but the
+// arguments.
+func (p *Plan) Cover(nodes []toc.Node, layout *toc.Layout, space *Space, cached func(chunk.ID) bool) error {
+	if size := layout.CatarSize + layout.ExtraSize; space.Size() != size {
+		return fmt.Errorf("%w: the chunks make %d bytes, the table of contents %d", ErrSpace, space.Size(), size)
+	}
+	p.miss()
+	places := p.places(nodes, layout)
+	c := &cover{
+		space:  space,
+		picked: make([]bool, len(space.spans)),
+		have:   make(map[chunk.ID]bool),
+		cached: cached,
+	}
+	var several []int32
+	for _, m := range p.Missing {
+		at := places[m]
+		switch len(at) {
+		case 0:
+			return fmt.Errorf("%w: content %x has no place in it", ErrSpace, p.Contents[m].Digest)
+		case 1:
+			p.Contents[m].At = at[0]
+			c.take(at[0], uint64(p.Contents[m].Size))
+		default:
+			several = append(several, m)
+		}
+	}
+	for _, m := range several {
+		size := uint64(p.Contents[m].Size)
+		best, cost := places[m][0], int64(-1)
+		for _, at := range places[m] {
+			if k := c.cost(at, size); cost < 0 || k < cost {
+				best, cost = at, k
+			}
+		}
+		p.Contents[m].At = best
+		c.take(best, size)
+	}
+	p.sortByPlace()
+	p.Chunks = c.chunks()
+	return nil
+}
+
+// places returns, for each missing content, the offsets at which the byte
+// space has it.
+func (p *Plan) places(nodes []toc.Node, layout *toc.Layout) map[int32][]uint64 {
+	index := make(map[Digest]int32, len(p.Missing))
+	for _, m := range p.Missing {
+		index[p.Contents[m].Digest] = m
+	}
+	places := make(map[int32][]uint64, len(p.Missing))
+	for i := range nodes {
+		n := &nodes[i]
+		if !n.IsRegular() || layout.Offset[i] < 0 {
+			continue
+		}
+		if m, ok := index[n.Digest]; ok {
+			places[m] = append(places[m], uint64(layout.Offset[i]))
+		}
+	}
+	return places
+}
+
+// cover collects the chunks of a plan.
+type cover struct {
+	space  *Space
+	picked []bool            // by position in the byte space
+	have   map[chunk.ID]bool // ids picked, or found to be cached, so far
+	cached func(chunk.ID) bool
+}
+
+// free reports whether the chunk's bytes are had without a further request.
+func (c *cover) free(id chunk.ID) bool {
+	if got, ok := c.have[id]; ok {
+		return got
+	}
+	got := c.cached(id)
+	c.have[id] = got
+	return got
+}
+
+// cost returns the stored bytes that [off, off+size) adds to what is picked.
+func (c *cover) cost(off, size uint64) int64 {
+	var sum int64
+	from, to := c.space.span(off, size)
+	for i := from; i < to; i++ {
+		if !c.free(c.space.spans[i].ID) {
+			sum += c.space.spans[i].Stored
+		}
+	}
+	return sum
+}
+
+// take picks the chunks of [off, off+size).
+func (c *cover) take(off, size uint64) {
+	from, to := c.space.span(off, size)
+	for i := from; i < to; i++ {
+		c.picked[i] = true
+		c.have[c.space.spans[i].ID] = true
+	}
+}
+
+// chunks returns what was picked in the order of the byte space.
+func (c *cover) chunks() []Chunk {
+	var out []Chunk
+	seen := make(map[chunk.ID]bool)
+	for i, picked := range c.picked {
+		if !picked {
+			continue
+		}
+		s := c.space.spans[i]
+		ch := Chunk{Span: s, Offset: c.space.ends[i] - s.Size}
+		switch {
+		case seen[s.ID]:
+			ch.Origin = Repeated
+		case c.cached(s.ID):
+			ch.Origin = Cached
+		}
+		seen[s.ID] = true
+		out = append(out, ch)
+	}
+	return out
+}

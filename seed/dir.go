@@ -1,0 +1,268 @@
+package seed
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// DirOptions are the options of [OpenDir]. The zero value works.
+type DirOptions struct {
+	// Jobs is the number of files hashed at a time; 0 means GOMAXPROCS.
+	Jobs int
+	// Logger is told which files were passed over and why; nil is silent.
+	Logger *slog.Logger
+}
+
+// dirSeed is a directory tree: every regular file below it is a candidate.
+type dirSeed struct {
+	path string
+	opts DirOptions
+	log  *slog.Logger
+}
+
+// OpenDir returns the directory tree below path as a seed. Symbolic links in
+// it are not followed, and virtual filesystems (proc, sysfs, …) mounted below
+// it are left out. It fails if path is not a directory.
+func OpenDir(path string, opts DirOptions) (Seed, error) {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("seed: %w", err)
+	}
+	if !fi.IsDir() {
+		return nil, fmt.Errorf("seed: %s is not a directory", path)
+	}
+	// A relative path would mean another seed after a chdir.
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("seed: %w", err)
+	}
+	if opts.Jobs <= 0 {
+		opts.Jobs = runtime.GOMAXPROCS(0)
+	}
+	log := opts.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &dirSeed{path: abs, opts: opts, log: log}, nil
+}
+
+func (s *dirSeed) String() string { return s.path }
+
+func (s *dirSeed) Open(_ context.Context, path string) (io.ReadCloser, error) {
+	f, _, err := openRegular(filepath.Join(s.path, path))
+	return f, err
+}
+
+// candidate is a file whose size is that of a wanted content.
+type candidate struct {
+	path string // below the seed
+	size int64
+}
+
+// inode identifies a file among its hard links.
+type inode struct {
+	dev uint64
+	ino uint64
+}
+
+func (s *dirSeed) Find(ctx context.Context, want *Wanted, found func(Digest, string)) error {
+	likely, others, err := s.candidates(ctx, want)
+	if err != nil {
+		return err
+	}
+	// The likely ones first: once all contents of a size are found, the
+	// other files of that size need not be read.
+	if err := s.hashAll(ctx, likely, want, found); err != nil {
+		return err
+	}
+	return s.hashAll(ctx, others, want, found)
+}
+
+// candidates walks the tree and returns the files to hash: those that carry a
+// wanted name and size, then those that only have the size.
+func (s *dirSeed) candidates(ctx context.Context, want *Wanted) (likely, others []candidate, err error) {
+	seen := make(map[inode]struct{})
+	err = filepath.WalkDir(s.path, func(path string, d fs.DirEntry, err error) error {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			if path == s.path {
+				return fmt.Errorf("seed: %w", err)
+			}
+			s.pass(path, err)
+			return nil
+		}
+		if d.IsDir() {
+			if isVirtual(path) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !d.Type().IsRegular() {
+			return nil
+		}
+		fi, err := d.Info()
+		if err != nil {
+			s.pass(path, err)
+			return nil
+		}
+		if !want.HasSize(fi.Size()) {
+			return nil
+		}
+		if st, ok := fi.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
+			key := inode{dev: st.Dev, ino: st.Ino}
+			if _, dup := seen[key]; dup {
+				return nil
+			}
+			seen[key] = struct{}{}
+		}
+		rel, err := filepath.Rel(s.path, path)
+		if err != nil {
+			return fmt.Errorf("seed: %w", err)
+		}
+		c := candidate{path: rel, size: fi.Size()}
+		if want.HasName(c.size, d.Name()) {
+			likely = append(likely, c)
+		} else {
+			others = append(others, c)
+		}
+		return nil
+	})
+	return likely, others, err
+}
+
+// hashAll hashes the candidates whose size is still wanted and reports those
+// that are.
+func (s *dirSeed) hashAll(ctx context.Context, cands []candidate, want *Wanted, found func(Digest, string)) error {
+	// Directory order is hash order on most filesystems; by size, the files
+	// that can satisfy the same content come together, and the rest of a size
+	// is skipped as soon as it is satisfied.
+	slices.SortStableFunc(cands, func(a, b candidate) int {
+		return int(min(1, max(-1, b.size-a.size)))
+	})
+	g, ctx := errgroup.WithContext(ctx)
+	work := make(chan candidate)
+	g.Go(func() error {
+		defer close(work)
+		for _, c := range cands {
+			if !want.HasSize(c.size) {
+				continue
+			}
+			select {
+			case work <- c:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	bufs := sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
+	for range s.opts.Jobs {
+		g.Go(func() error {
+			buf := bufs.Get().(*[]byte)
+			defer bufs.Put(buf)
+			for c := range work {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				d, err := s.hash(ctx, c, *buf)
+				if err != nil {
+					if ctx.Err() != nil {
+						return ctx.Err()
+					}
+					s.pass(c.path, err)
+					continue
+				}
+				if want.Take(d, c.size) {
+					found(d, c.path)
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// hash returns the SHA-256 of a candidate that still has the size it had.
+func (s *dirSeed) hash(ctx context.Context, c candidate, buf []byte) (Digest, error) {
+	f, fi, err := openRegular(filepath.Join(s.path, c.path))
+	if err != nil {
+		return Digest{}, err
+	}
+	defer f.Close()
+	if fi.Size() != c.size {
+		return Digest{}, errors.New("its size changed")
+	}
+	h := sha256.New()
+	var n int64
+	for n < c.size {
+		if ctx.Err() != nil {
+			return Digest{}, ctx.Err()
+		}
+		m, err := f.Read(buf[:min(int64(len(buf)), c.size-n)])
+		h.Write(buf[:m])
+		n += int64(m)
+		if err != nil {
+			return Digest{}, err
+		}
+	}
+	return Digest(h.Sum(nil)), nil
+}
+
+// pass logs a file that is of no use.
+func (s *dirSeed) pass(path string, err error) {
+	s.log.Warn("seed file passed over", "seed", s.path, "file", path, "reason", err)
+}
+
+// openRegular opens path if it is a regular file. It neither follows a
+// symbolic link in the last component nor blocks on a FIFO that took the
+// file's place.
+func openRegular(path string) (*os.File, os.FileInfo, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	if !fi.Mode().IsRegular() {
+		f.Close()
+		return nil, nil, &os.PathError{Op: "open", Path: path, Err: errors.New("no longer a regular file")}
+	}
+	return f, fi, nil
+}
+
+// isVirtual reports whether dir lies on a filesystem whose files are made up
+// by the kernel when they are read.
+func isVirtual(dir string) bool {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return false
+	}
+	switch int64(st.Type) {
+	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC,
+		unix.CGROUP2_SUPER_MAGIC, unix.DEBUGFS_MAGIC, unix.DEVPTS_SUPER_MAGIC,
+		unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.SELINUX_MAGIC,
+		unix.SMACK_MAGIC, unix.PSTOREFS_MAGIC, unix.BPF_FS_MAGIC,
+		unix.BINFMTFS_MAGIC, unix.EFIVARFS_MAGIC, unix.NSFS_MAGIC:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,193 @@
+package seed
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/ociv2-sync/ociv2-sync/toc"
+)
+
+// None is the index of no seed: the content's bytes are not on the device.
+const None = -1
+
+// Content is one distinct content of an image and where it comes from.
+type Content struct {
+	// Digest is the SHA-256 of the content, Size its length, above 0.
+	Digest Digest
+	Size   int64
+	// Nodes are the nodes of the TOC that hold it, in order, without the
+	// followers of hard-link groups. There is at least one.
+	Nodes []int32
+
+	// Seed is the index in Plan.Seeds of the seed that has it, Path where;
+	// None if no seed has.
+	Seed int
+	Path string
+
+	// At is the offset in the image's byte space from which the content is
+	// cut out of chunks. It means something only while Seed is None, and
+	// after Cover.
+	At uint64
+}
+
+// Chunk is one chunk of the plan: a span of the image's byte space whose bytes
+// are needed.
+type Chunk struct {
+	Span
+	// Offset is where the span begins in the byte space.
+	Offset uint64
+	// Origin says where the chunk's bytes come from.
+	Origin Origin
+}
+
+// Origin is where the bytes of a chunk come from.
+type Origin uint8
+
+// The origins of a chunk.
+const (
+	// Fetched: from the repository's chunk store, one request.
+	Fetched Origin = iota
+	// Cached: an earlier, interrupted pull has fetched it.
+	Cached
+	// Repeated: an earlier chunk of the same plan has the same id.
+	Repeated
+)
+
+// Plan says where each content of an image comes from, and what has to be
+// fetched, exactly.
+type Plan struct {
+	// Seeds are the seeds that were asked, in the order in which they were.
+	Seeds []Seed
+	// Contents are the distinct non-empty contents of the image in the order
+	// of their first nodes; after Cover, those that are cut out of chunks
+	// appear in Missing in the order of their places.
+	Contents []Content
+	// Missing are the indexes in Contents of those that no seed has.
+	Missing []int32
+	// Chunks are the chunks that Missing needs, in the order of the byte
+	// space. Set by Cover.
+	Chunks []Chunk
+}
+
+// Match asks the seeds, in their order, for the contents of the tree and
+// returns a plan in which every content that was found has its source. Each
+// seed is asked only for what the ones before it did not have.
+//
+// A seed that cannot be used fails Match.
+func Match(ctx context.Context, nodes []toc.Node, seeds []Seed) (*Plan, error) {
+	p := &Plan{Seeds: seeds, Contents: distinct(nodes)}
+	index := make(map[Digest]int32, len(p.Contents))
+	var want Wanted
+	for i := range p.Contents {
+		c := &p.Contents[i]
+		index[c.Digest] = int32(i)
+		want.add(c.Digest, c.Size, nodes[c.Nodes[0]].Name)
+	}
+	for s, sd := range seeds {
+		if want.Left() == 0 {
+			break
+		}
+		var mu sync.Mutex
+		err := sd.Find(ctx, &want, func(d Digest, path string) {
+			mu.Lock()
+			defer mu.Unlock()
+			c := &p.Contents[index[d]]
+			c.Seed, c.Path = s, path
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	p.miss()
+	return p, nil
+}
+
+// miss derives Missing from Contents.
+func (p *Plan) miss() {
+	p.Missing = p.Missing[:0]
+	for i := range p.Contents {
+		if p.Contents[i].Seed == None {
+			p.Missing = append(p.Missing, int32(i))
+		}
+	}
+}
+
+// Lose takes back what the plan said of a content: the seed did not have it
+// after all. Cover must be called again before the plan can be carried out.
+func (p *Plan) Lose(content int32) {
+	c := &p.Contents[content]
+	c.Seed, c.Path = None, ""
+}
+
+// distinct returns the distinct non-empty contents of the nodes.
+func distinct(nodes []toc.Node) []Content {
+	index := make(map[Digest]int32)
+	var cs []Content
+	for i := range nodes {
+		n := &nodes[i]
+		if !n.IsRegular() || n.Size == 0 || n.Link >= 0 {
+			continue
+		}
+		at, ok := index[n.Digest]
+		if !ok {
+			at = int32(len(cs))
+			index[n.Digest] = at
+			cs = append(cs, Content{Digest: n.Digest, Size: n.Size, Seed: None})
+		}
+		cs[at].Nodes = append(cs[at].Nodes, int32(i))
+	}
+	return cs
+}
+
+// Use is what a plan takes from one source.
+type Use struct {
+	// Contents and Bytes count the contents taken from a seed.
+	Contents int
+	Bytes    int64
+}
+
+// PerSeed returns what the plan takes from each of its seeds.
+func (p *Plan) PerSeed() []Use {
+	uses := make([]Use, len(p.Seeds))
+	for i := range p.Contents {
+		if c := &p.Contents[i]; c.Seed != None {
+			uses[c.Seed].Contents++
+			uses[c.Seed].Bytes += c.Size
+		}
+	}
+	return uses
+}
+
+// ChunkUse is what a plan takes from chunks of one origin.
+type ChunkUse struct {
+	Chunks int
+	// Wire is the number of stored (compressed) bytes, Bytes the number of
+	// uncompressed ones.
+	Wire, Bytes int64
+}
+
+// PerOrigin returns what the plan takes from chunks of the given origin.
+func (p *Plan) PerOrigin(o Origin) ChunkUse {
+	var u ChunkUse
+	for i := range p.Chunks {
+		if c := &p.Chunks[i]; c.Origin == o {
+			u.Chunks++
+			u.Wire += c.Stored
+			u.Bytes += int64(c.Size)
+		}
+	}
+	return u
+}
+
+// ErrSpace means that a byte space and a layout are not those of one image.
+var ErrSpace = errors.New("seed: the chunk index does not fit the table of contents")
+
+// sortByPlace orders Missing by the places of the contents.
+func (p *Plan) sortByPlace() {
+	slices.SortFunc(p.Missing, func(a, b int32) int {
+		return cmp.Compare(p.Contents[a].At, p.Contents[b].At)
+	})
+}
