@@ -151,6 +151,9 @@ func (d *decoder) node(nodes []Node, i int) error {
 		return d.follower(nodes, i)
 	}
 	n.Mode, n.Link = uint32(mode), -1
+	if i == 0 && !n.IsDir() {
+		return d.fail(secModes, i, "the root is no directory")
+	}
 	uid, err := d.uvarint(secUIDs, i, math.MaxUint32)
 	if err != nil {
 		return err
