@@ -73,6 +73,13 @@ type Statter interface {
 	StoredSize(ctx context.Context, id chunk.ID) (int64, error)
 }
 
+// Deleter is implemented by stores that can drop chunks.
+type Deleter interface {
+	// Delete makes the store lack chunk id. The error wraps ErrNotFound when it
+	// lacked it before.
+	Delete(ctx context.Context, id chunk.ID) error
+}
+
 // As returns the first of s and the stores that it wraps, as told by a method
 // Unwrap() Store, which implements T.
 func As[T any](s Store) (T, bool) {

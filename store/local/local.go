@@ -48,7 +48,7 @@ type Options struct {
 }
 
 // Store is a chunk store in a directory. It implements [store.Store],
-// [store.Writer], [store.Checker] and [store.Statter].
+// [store.Writer], [store.Checker], [store.Statter] and [store.Deleter].
 type Store struct {
 	dir  string
 	fd   int // of dir; every access starts here
@@ -236,6 +236,28 @@ func (s *Store) StoredSize(ctx context.Context, id chunk.ID) (int64, error) {
 		return 0, err
 	}
 	return s.size(id)
+}
+
+// Delete implements [store.Deleter].
+func (s *Store) Delete(ctx context.Context, id chunk.ID) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	found := false
+	for _, form := range forms {
+		name := chunkName(id, form)
+		err := unix.Unlinkat(s.fd, name, 0)
+		switch {
+		case err == nil:
+			found = true
+		case !errors.Is(err, unix.ENOENT):
+			return s.fail("delete", name, err)
+		}
+	}
+	if !found {
+		return store.NotFound(s.dir, id)
+	}
+	return nil
 }
 
 // size returns the length of chunk id's file.

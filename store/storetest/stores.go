@@ -79,6 +79,17 @@ func (m *Memory) StoredSize(ctx context.Context, id chunk.ID) (int64, error) {
 	return int64(len(p.Data)), ctx.Err()
 }
 
+// Delete implements [store.Deleter].
+func (m *Memory) Delete(ctx context.Context, id chunk.ID) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.chunks[id]; !ok {
+		return store.NotFound(m.String(), id)
+	}
+	delete(m.chunks, id)
+	return ctx.Err()
+}
+
 // Len returns the number of chunks.
 func (m *Memory) Len() int {
 	m.mu.Lock()

@@ -106,6 +106,22 @@ func Run(t *testing.T, newStore func(t *testing.T, chunks map[chunk.ID]store.Pac
 			}
 		})
 	}
+	if d, ok := store.As[store.Deleter](s); ok {
+		t.Run("Delete", func(t *testing.T) {
+			if err := d.Delete(t.Context(), ids[0]); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Get(t.Context(), ids[0], plenty); !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("Get after Delete: error %v, want ErrNotFound", err)
+			}
+			if err := d.Delete(t.Context(), ids[0]); !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("second Delete: error %v, want ErrNotFound", err)
+			}
+			if _, err := s.Get(t.Context(), ids[1], plenty); err != nil {
+				t.Errorf("another chunk: %v", err)
+			}
+		})
+	}
 	if _, ok := store.As[store.Writer](s); ok {
 		t.Run("Put", func(t *testing.T) { put(t, newStore(t, nil), chunks) })
 	}
