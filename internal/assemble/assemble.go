@@ -1,0 +1,199 @@
+package assemble
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ociv2-sync/ociv2-sync/chunk"
+	"github.com/ociv2-sync/ociv2-sync/internal/tree"
+	"github.com/ociv2-sync/ociv2-sync/seed"
+	"github.com/ociv2-sync/ociv2-sync/store"
+	"github.com/ociv2-sync/ociv2-sync/toc"
+)
+
+// ErrContent means that chunks with the right ids did not make a content with
+// the right SHA-256: the chunk index and the table of contents of the image
+// contradict each other.
+var ErrContent = errors.New("content does not match the table of contents")
+
+// Cache keeps fetched chunks until the image is complete.
+type Cache interface {
+	store.Store
+	store.Writer
+	store.Deleter
+}
+
+// Job is what Run builds and from what.
+type Job struct {
+	// Nodes and Layout describe the image.
+	Nodes  []toc.Node
+	Layout *toc.Layout
+	// Plan says where its contents come from.
+	Plan *seed.Plan
+	// Space returns the chunks of the image. It is called only when a seed
+	// lost a content that the plan counted on.
+	Space func(context.Context) (*seed.Space, error)
+	// Algorithm makes the chunk ids of the plan.
+	Algorithm chunk.Algorithm
+	// Store has the chunks that the plan fetches.
+	Store store.Store
+	// Cache receives every chunk that was fetched, and has those that the
+	// plan calls cached.
+	Cache Cache
+}
+
+// Options are the options of Run. The zero value works.
+type Options struct {
+	// Jobs is the number of chunks requested at a time; 0 means 16.
+	Jobs int
+	// Copies is the number of contents copied from seeds at a time; 0 means
+	// GOMAXPROCS.
+	Copies int
+	// Logger is told of seeds that changed; nil is silent.
+	Logger *slog.Logger
+	// Progress, if not nil, is called from several goroutines with the bytes
+	// received and the bytes of contents completed since the last call.
+	Progress func(received, completed int64)
+	// UIDShift is added to every owner and group.
+	UIDShift uint32
+}
+
+// Stats is what a run did.
+type Stats struct {
+	// Copied and CopiedBytes count contents taken from seeds.
+	Copied      int
+	CopiedBytes int64
+	// Lost counts contents that a seed no longer had.
+	Lost int
+	// Fetched and FetchedBytes count chunks received and their stored bytes.
+	Fetched      int
+	FetchedBytes int64
+	// Unrestored are the attributes that this process may not set or the
+	// filesystem cannot hold.
+	Unrestored []tree.Unrestored
+}
+
+// Run builds the image in dest, which is empty and stays open. When it fails,
+// dest holds a part of the image and is of no use.
+//
+// Errors match store.ErrNotFound for a chunk the repository lacks,
+// store.ErrCorrupt for one whose bytes are wrong, and ErrContent.
+func Run(ctx context.Context, job Job, dest *tree.Dir, opts Options) (*Stats, error) {
+	if opts.Jobs <= 0 {
+		opts.Jobs = 16
+	}
+	if opts.Copies <= 0 {
+		opts.Copies = runtime.GOMAXPROCS(0)
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.Progress == nil {
+		opts.Progress = func(int64, int64) {}
+	}
+	b := &builder{job: job, opts: opts, dest: dest, parent: parents(job.Nodes)}
+	if err := b.skeleton(ctx); err != nil {
+		return nil, err
+	}
+	lost, err := b.contents(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(lost) > 0 {
+		if err := b.recover(ctx, lost); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.finish(ctx); err != nil {
+		return nil, err
+	}
+	return b.result(), nil
+}
+
+// contents runs both halves of the plan side by side and returns the contents
+// whose seed did not have them after all.
+func (b *builder) contents(ctx context.Context) (lost []int32, err error) {
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return b.fetch(gctx) })
+	g.Go(func() error {
+		var err error
+		lost, err = b.copySeeds(gctx)
+		return err
+	})
+	err = g.Wait()
+	return lost, err
+}
+
+// recover fetches what seeds lost since the plan was made.
+func (b *builder) recover(ctx context.Context, lost []int32) error {
+	space, err := b.job.Space(ctx)
+	if err != nil {
+		return err
+	}
+	b.job.Algorithm = space.Algorithm
+	// What the first round fetched is complete already; only the lost
+	// contents are missing from a plan of their own.
+	again := &seed.Plan{}
+	for _, i := range lost {
+		c := b.job.Plan.Contents[i]
+		c.Seed, c.Path = seed.None, ""
+		again.Contents = append(again.Contents, c)
+	}
+	fetched := make(map[chunk.ID]bool, len(b.job.Plan.Chunks))
+	for i := range b.job.Plan.Chunks {
+		fetched[b.job.Plan.Chunks[i].ID] = true
+	}
+	err = again.Cover(b.job.Nodes, b.job.Layout, space, func(id chunk.ID) bool { return fetched[id] })
+	if err != nil {
+		return err
+	}
+	b.job.Plan = again
+	return b.fetch(ctx)
+}
+
+// parents returns the index of each node's directory, -1 for the root.
+func parents(nodes []toc.Node) []int32 {
+	parent := make([]int32, len(nodes))
+	var dirs []int32
+	for i := range nodes {
+		d := nodes[i].Depth
+		parent[i] = -1
+		if d > 0 {
+			parent[i] = dirs[d-1]
+		}
+		dirs = append(dirs[:d], int32(i))
+	}
+	return parent
+}
+
+// bySeed returns the contents that seeds have, grouped by the directory of
+// their first node: one group needs its directory opened once.
+func (b *builder) bySeed() [][]int32 {
+	var groups [][]int32
+	at := make(map[int32]int)
+	for i := range b.job.Plan.Contents {
+		c := &b.job.Plan.Contents[i]
+		if c.Seed == seed.None {
+			continue
+		}
+		dir := b.parent[c.Nodes[0]]
+		k, ok := at[dir]
+		if !ok {
+			k = len(groups)
+			at[dir] = k
+			groups = append(groups, nil)
+		}
+		groups[k] = append(groups[k], int32(i))
+	}
+	return groups
+}
+
+// at wraps an error with the path of the node it concerns.
+func (b *builder) at(i int32, err error) error {
+	return fmt.Errorf("%q: %w", toc.Path(b.job.Nodes, int(i)), err)
+}

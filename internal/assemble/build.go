@@ -1,0 +1,287 @@
+package assemble
+
+import (
+	"context"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/tree"
+	"github.com/ociv2-sync/ociv2-sync/seed"
+	"github.com/ociv2-sync/ociv2-sync/toc"
+)
+
+// builder is one run.
+type builder struct {
+	job    Job
+	opts   Options
+	dest   *tree.Dir
+	parent []int32 // by node: its directory
+
+	fetched, fetchedBytes atomic.Int64
+	copied, copiedBytes   atomic.Int64
+	lost                  atomic.Int64
+
+	mu         sync.Mutex
+	unrestored []tree.Unrestored
+}
+
+func (b *builder) received(n int64) {
+	b.fetched.Add(1)
+	b.fetchedBytes.Add(n)
+	b.opts.Progress(n, 0)
+}
+
+func (b *builder) result() *Stats {
+	return &Stats{
+		Copied:       int(b.copied.Load()),
+		CopiedBytes:  b.copiedBytes.Load(),
+		Lost:         int(b.lost.Load()),
+		Fetched:      int(b.fetched.Load()),
+		FetchedBytes: b.fetchedBytes.Load(),
+		Unrestored:   b.unrestored,
+	}
+}
+
+// note keeps what could not be restored of node i.
+func (b *builder) note(i int32, un []tree.Unrestored) {
+	if len(un) == 0 {
+		return
+	}
+	path := toc.Path(b.job.Nodes, int(i))
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, u := range un {
+		u.Path = path
+		b.unrestored = append(b.unrestored, u)
+	}
+}
+
+// meta returns what the disk is to say of node i.
+func (b *builder) meta(i int32) tree.Meta {
+	m := tree.MetaOf(&b.job.Nodes[i])
+	m.UID += b.opts.UIDShift
+	m.GID += b.opts.UIDShift
+	return m
+}
+
+// walk calls enter for every node below the root with the directory it lies
+// in, and leave for every directory, the root included, after everything in
+// it. Either may be nil.
+func (b *builder) walk(ctx context.Context, open func(parent *tree.Dir, name string) (*tree.Dir, error), enter func(d *tree.Dir, i int32) error, leave func(d *tree.Dir, i int32) error) (err error) {
+	type level struct {
+		dir  *tree.Dir
+		node int32
+	}
+	stack := []level{{b.dest, 0}}
+	pop := func() error {
+		top := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		var err error
+		if leave != nil {
+			err = leave(top.dir, top.node)
+		}
+		if top.node != 0 {
+			top.dir.Close()
+		}
+		if err != nil {
+			return b.at(top.node, err)
+		}
+		return nil
+	}
+	defer func() {
+		for _, l := range stack[min(1, len(stack)):] {
+			l.dir.Close()
+		}
+	}()
+	for k := 1; k < len(b.job.Nodes); k++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		i, n := int32(k), &b.job.Nodes[k]
+		for len(stack) > n.Depth {
+			if err := pop(); err != nil {
+				return err
+			}
+		}
+		dir := stack[len(stack)-1].dir
+		if enter != nil {
+			if err := enter(dir, i); err != nil {
+				return b.at(i, err)
+			}
+		}
+		if n.IsDir() {
+			sub, err := open(dir, n.Name)
+			if err != nil {
+				return b.at(i, err)
+			}
+			stack = append(stack, level{sub, i})
+		}
+	}
+	for len(stack) > 0 {
+		if err := pop(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// skeleton makes every directory, with no more than the modes needed to fill
+// it, and every node without content that is not a further name of another.
+func (b *builder) skeleton(ctx context.Context) error {
+	return b.walk(ctx, (*tree.Dir).Mkdir, func(d *tree.Dir, i int32) error {
+		n := &b.job.Nodes[i]
+		if n.Link >= 0 {
+			return nil
+		}
+		var err error
+		switch n.Type() {
+		case toc.TypeDir:
+			return nil
+		case toc.TypeRegular:
+			if n.Size > 0 {
+				return nil
+			}
+			f, err := d.Create(n.Name)
+			if err != nil {
+				return err
+			}
+			return b.seal(i, f)
+		case toc.TypeSymlink:
+			err = d.Symlink(n.Target, n.Name)
+		default:
+			err = d.Mknod(n.Name, n.Mode, n.Major, n.Minor)
+		}
+		if err != nil {
+			return err
+		}
+		un, err := d.SetMeta(n.Name, b.meta(i))
+		b.note(i, un)
+		return err
+	}, nil)
+}
+
+// finish makes the further names of hard-link groups, then gives each
+// directory its metadata, the deepest first: nothing changes in it any more.
+func (b *builder) finish(ctx context.Context) error {
+	at := b.cursor()
+	defer at.close()
+	return b.walk(ctx, (*tree.Dir).OpenDir, func(d *tree.Dir, i int32) error {
+		n := &b.job.Nodes[i]
+		if n.Link < 0 {
+			return nil
+		}
+		from, err := at.dir(n.Link)
+		if err != nil {
+			return err
+		}
+		return d.Link(n.Name, from, b.job.Nodes[n.Link].Name)
+	}, func(d *tree.Dir, i int32) error {
+		un, err := d.SetSelf(b.meta(i))
+		b.note(i, un)
+		return err
+	})
+}
+
+// seal gives a completely written file its metadata and closes it.
+func (b *builder) seal(i int32, f *os.File) error {
+	un, err := tree.SetFileMeta(f, b.meta(i))
+	b.note(i, un)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// complete turns a verified content, written to the new file f of its first
+// node, into files for all its nodes.
+func (b *builder) complete(ctx context.Context, at *cursor, c *seed.Content, f *os.File) error {
+	for _, i := range c.Nodes[1:] {
+		g, err := at.create(i)
+		if err != nil {
+			f.Close()
+			return err
+		}
+		err = tree.CloneOrCopy(ctx, g, f, c.Size)
+		if err != nil {
+			g.Close()
+		} else {
+			err = b.seal(i, g)
+		}
+		if err != nil {
+			f.Close()
+			return b.at(i, err)
+		}
+		b.opts.Progress(0, c.Size)
+	}
+	if err := b.seal(c.Nodes[0], f); err != nil {
+		return b.at(c.Nodes[0], err)
+	}
+	b.opts.Progress(0, c.Size)
+	return nil
+}
+
+// cursor opens the directories of nodes, keeping the last one open: nodes are
+// mostly visited directory by directory. It is for one goroutine.
+type cursor struct {
+	b    *builder
+	node int32 // the open directory; 0 is the root, which the cursor never closes
+	open *tree.Dir
+}
+
+func (b *builder) cursor() *cursor { return &cursor{b: b, open: b.dest} }
+
+func (c *cursor) close() {
+	if c.node != 0 {
+		c.open.Close()
+	}
+	c.node, c.open = 0, c.b.dest
+}
+
+// dir returns the directory that node i lies in, valid until the next call.
+func (c *cursor) dir(i int32) (*tree.Dir, error) {
+	want := c.b.parent[i]
+	if want == c.node {
+		return c.open, nil
+	}
+	c.close()
+	var chain []int32
+	for n := want; n > 0; n = c.b.parent[n] {
+		chain = append(chain, n)
+	}
+	for k := len(chain) - 1; k >= 0; k-- {
+		n := chain[k]
+		d, err := c.open.OpenDir(c.b.job.Nodes[n].Name)
+		if err != nil {
+			return nil, c.b.at(n, err)
+		}
+		c.close()
+		c.node, c.open = n, d
+	}
+	return c.open, nil
+}
+
+// create makes the file of node i, empty and private.
+func (c *cursor) create(i int32) (*os.File, error) {
+	d, err := c.dir(i)
+	if err != nil {
+		return nil, err
+	}
+	f, err := d.Create(c.b.job.Nodes[i].Name)
+	if err != nil {
+		return nil, c.b.at(i, err)
+	}
+	return f, nil
+}
+
+// remove takes back what create made.
+func (c *cursor) remove(i int32) error {
+	d, err := c.dir(i)
+	if err != nil {
+		return err
+	}
+	if err := d.Remove(c.b.job.Nodes[i].Name); err != nil {
+		return c.b.at(i, err)
+	}
+	return nil
+}
