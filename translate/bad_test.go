@@ -141,7 +141,7 @@ func TestMergeRefusesLayers(t *testing.T) {
 		{name: "unknown media type", layer: stored{"text/plain", raw, raw}, is: ErrUnsupported, says: `media type "text/plain"`},
 		{name: "foreign layer", layer: stored{"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", gz.blob, raw}, is: ErrUnsupported, says: "foreign layer"},
 		{name: "other diff_id", layer: stored{gz.mediaType, gz.blob, other}, is: ErrMismatch, says: "(diff_id) has digest"},
-		{name: "other bytes", layer: gz, spoil: func(m *memImage) { m.blobs[0] = gzipLayer(t, other).blob }, is: ErrMismatch, says: "the manifest gives"},
+		{name: "other bytes", layer: gz, spoil: func(m *memImage) { m.blobs[0] = gzipLayer(t, other).blob }, is: ErrMismatch, says: "blob has digest"},
 		{name: "a flipped bit", layer: gz, spoil: func(m *memImage) { m.blobs[0] = bytes.Clone(gz.blob); m.blobs[0][40] ^= 4 }, is: ErrMismatch, says: "blob has digest"},
 		{name: "stored bytes missing", layer: gz, spoil: func(m *memImage) { m.blobs[0] = gz.blob[:50] }, is: ErrMismatch, says: "blob has digest"},
 		{name: "stored bytes too many", layer: gz, spoil: func(m *memImage) { m.blobs[0] = cat(gz.blob, []byte{0}) }, is: ErrMismatch, says: "more than the"},

@@ -25,47 +25,50 @@ func want(lines ...string) string {
 	return b.String()
 }
 
+// mergeRules are images of several layers and what must come of them.
+var mergeRules = []struct {
+	name   string
+	layers [][]item
+	want   []string
+}{
+	{"nothing", [][]item{{}}, nil},
+	{"no layer", nil, nil},
+	{"names", [][]item{{file("./a", "1"), file("/b", "2"), file("c/../d", "3"), file("e//f", "4")}}, []string{"a:1", "b:2", "d:3", "e/ (implied)", "e/f:4"}},
+	{"order of bytes", [][]item{{file("b", "1"), file("a.b", "2"), file("a/c", "3"), file("\xff", "4"), file("B", "5")}}, []string{"B:5", "a/ (implied)", "a/c:3", "a.b:2", "b:1", "\xff:4"}},
+	{"duplicate, the last wins", [][]item{{file("a", "1"), file("a", "2")}}, []string{"a:2"}},
+	{"a directory again keeps what it holds", [][]item{{file("d/a", "1"), dir("d")}, {dir("d")}}, []string{"d/", "d/a:1"}},
+	{"a file replaces a directory", [][]item{{dir("d"), file("d/a", "1")}, {file("d", "2")}}, []string{"d:2"}},
+	{"a directory replaces a file", [][]item{{file("d", "2")}, {dir("d"), file("d/a", "1")}}, []string{"d/", "d/a:1"}},
+	{"a parent that is a file", [][]item{{file("d", "2")}, {file("d/a", "1")}}, []string{"d/ (implied)", "d/a:1"}},
+	{"a directory replaces a symlink", [][]item{{dir("r"), symlink("d", "r"), file("r/x", "1")}, {dir("d"), file("d/a", "1")}}, []string{"d/", "d/a:1", "r/", "r/x:1"}},
+	{"through a symlink of a lower layer", [][]item{{dir("usr"), dir("usr/lib"), symlink("lib", "usr/lib")}, {file("lib/a", "1")}}, []string{"lib -> usr/lib", "usr/", "usr/lib/", "usr/lib/a:1"}},
+	{"through an absolute symlink", [][]item{{dir("x"), symlink("x/l", "/y"), dir("y")}, {file("x/l/a", "1")}}, []string{"x/", "x/l -> /y", "y/", "y/a:1"}},
+	{"symlinks do not leave the root", [][]item{{symlink("l", "../../../etc")}, {file("l/passwd", "1")}}, []string{"etc/ (implied)", "etc/passwd:1", "l -> ../../../etc"}},
+	{"whiteout", [][]item{{file("d/a", "1"), file("d/b", "2")}, {file("d/.wh.a", "")}}, []string{"d/ (implied)", "d/b:2"}},
+	{"whiteout of a tree", [][]item{{dir("d"), file("d/a/b", "1"), file("e", "2")}, {file(".wh.d", "")}}, []string{"e:2"}},
+	{"whiteout of what is not there", [][]item{{file("e", "2")}, {file(".wh.d", ""), file("x/y/.wh.z", ""), file("e/.wh.f", "")}}, []string{"e:2"}},
+	{"whiteout before its replacement", [][]item{{file("d", "1")}, {file(".wh.d", ""), file("d", "2")}}, []string{"d:2"}},
+	{"whiteout after its replacement", [][]item{{file("d", "1")}, {file("d", "2"), file(".wh.d", "")}}, []string{"d:2"}},
+	{"whiteout spares what its layer puts below", [][]item{{dir("d"), file("d/a", "1"), file("d/b/c", "1")}, {file("d/b/n", "2"), file(".wh.d", "")}}, []string{"d/", "d/b/ (implied)", "d/b/n:2"}},
+	{"whiteout through a symlink", [][]item{{dir("usr"), file("usr/a", "1"), symlink("l", "usr")}, {file("l/.wh.a", "")}}, []string{"l -> usr", "usr/"}},
+	{"opaque first", [][]item{{dir("d"), file("d/a", "1"), file("d/s/t", "1")}, {file("d/.wh..wh..opq", ""), file("d/n", "2")}}, []string{"d/", "d/n:2"}},
+	{"opaque last", [][]item{{dir("d"), file("d/a", "1"), file("d/s/t", "1")}, {file("d/s/n", "2"), file("d/.wh..wh..opq", "")}}, []string{"d/", "d/s/ (implied)", "d/s/n:2"}},
+	{"opaque root", [][]item{{file("a", "1")}, {file(".wh..wh..opq", ""), file("b", "2")}}, []string{"b:2"}},
+	{"hard link", [][]item{{file("b", "1"), link("a", "b"), link("c", "./b")}}, []string{"a:1", "b = a", "c = a"}},
+	{"hard link between layers", [][]item{{file("b", "1")}, {link("a", "/b")}}, []string{"a:1", "b = a"}},
+	{"hard link keeps the replaced file", [][]item{{file("b", "1")}, {link("a", "b"), file("b", "2")}}, []string{"a:1", "b:2"}},
+	{"hard link outlives its target", [][]item{{file("b", "1"), link("a", "b")}, {file(".wh.b", "")}}, []string{"a:1"}},
+	{"hard link in a lower layer to a hidden file", [][]item{{file("b", "1"), link("a", "b")}, {file("b", "2")}}, []string{"a:1", "b:2"}},
+	{"hard link before its target", [][]item{{link("a", "b"), file("b", "1")}}, []string{"a:1", "b = a"}},
+	{"hard links before their targets", [][]item{{link("a", "b"), link("b", "c"), link("c", "d/e"), file("d/e", "1")}}, []string{"a:1", "b = a", "c = a", "d/ (implied)", "d/e = a"}},
+	{"hard link before its target, replaced", [][]item{{link("a", "b"), file("a", "2"), file("b", "1")}}, []string{"a:2", "b:1"}},
+	{"hard link to a symlink", [][]item{{symlink("l", "x"), link("m", "l")}}, []string{"l -> x", "m = l"}},
+	{"hard link through a symlink", [][]item{{dir("usr"), file("usr/a", "1"), symlink("l", "usr"), link("b", "l/a")}}, []string{"b:1", "l -> usr", "usr/", "usr/a = b"}},
+	{"global header", [][]item{{{tar.Header{Typeflag: tar.TypeXGlobalHeader, Name: "pax_global_header", PAXRecords: map[string]string{"comment": "x"}}, ""}, file("a", "1")}}, []string{"a:1"}},
+}
+
 func TestMergeRules(t *testing.T) {
-	for _, tc := range []struct {
-		name   string
-		layers [][]item
-		want   []string
-	}{
-		{"nothing", [][]item{{}}, nil},
-		{"no layer", nil, nil},
-		{"names", [][]item{{file("./a", "1"), file("/b", "2"), file("c/../d", "3"), file("e//f", "4")}}, []string{"a:1", "b:2", "d:3", "e/ (implied)", "e/f:4"}},
-		{"order of bytes", [][]item{{file("b", "1"), file("a.b", "2"), file("a/c", "3"), file("\xff", "4"), file("B", "5")}}, []string{"B:5", "a/ (implied)", "a/c:3", "a.b:2", "b:1", "\xff:4"}},
-		{"duplicate, the last wins", [][]item{{file("a", "1"), file("a", "2")}}, []string{"a:2"}},
-		{"a directory again keeps what it holds", [][]item{{file("d/a", "1"), dir("d")}, {dir("d")}}, []string{"d/", "d/a:1"}},
-		{"a file replaces a directory", [][]item{{dir("d"), file("d/a", "1")}, {file("d", "2")}}, []string{"d:2"}},
-		{"a directory replaces a file", [][]item{{file("d", "2")}, {dir("d"), file("d/a", "1")}}, []string{"d/", "d/a:1"}},
-		{"a parent that is a file", [][]item{{file("d", "2")}, {file("d/a", "1")}}, []string{"d/ (implied)", "d/a:1"}},
-		{"a directory replaces a symlink", [][]item{{dir("r"), symlink("d", "r"), file("r/x", "1")}, {dir("d"), file("d/a", "1")}}, []string{"d/", "d/a:1", "r/", "r/x:1"}},
-		{"through a symlink of a lower layer", [][]item{{dir("usr"), dir("usr/lib"), symlink("lib", "usr/lib")}, {file("lib/a", "1")}}, []string{"lib -> usr/lib", "usr/", "usr/lib/", "usr/lib/a:1"}},
-		{"through an absolute symlink", [][]item{{dir("x"), symlink("x/l", "/y"), dir("y")}, {file("x/l/a", "1")}}, []string{"x/", "x/l -> /y", "y/", "y/a:1"}},
-		{"symlinks do not leave the root", [][]item{{symlink("l", "../../../etc")}, {file("l/passwd", "1")}}, []string{"etc/ (implied)", "etc/passwd:1", "l -> ../../../etc"}},
-		{"whiteout", [][]item{{file("d/a", "1"), file("d/b", "2")}, {file("d/.wh.a", "")}}, []string{"d/ (implied)", "d/b:2"}},
-		{"whiteout of a tree", [][]item{{dir("d"), file("d/a/b", "1"), file("e", "2")}, {file(".wh.d", "")}}, []string{"e:2"}},
-		{"whiteout of what is not there", [][]item{{file("e", "2")}, {file(".wh.d", ""), file("x/y/.wh.z", ""), file("e/.wh.f", "")}}, []string{"e:2"}},
-		{"whiteout before its replacement", [][]item{{file("d", "1")}, {file(".wh.d", ""), file("d", "2")}}, []string{"d:2"}},
-		{"whiteout after its replacement", [][]item{{file("d", "1")}, {file("d", "2"), file(".wh.d", "")}}, []string{"d:2"}},
-		{"whiteout spares what its layer puts below", [][]item{{dir("d"), file("d/a", "1"), file("d/b/c", "1")}, {file("d/b/n", "2"), file(".wh.d", "")}}, []string{"d/", "d/b/ (implied)", "d/b/n:2"}},
-		{"whiteout through a symlink", [][]item{{dir("usr"), file("usr/a", "1"), symlink("l", "usr")}, {file("l/.wh.a", "")}}, []string{"l -> usr", "usr/"}},
-		{"opaque first", [][]item{{dir("d"), file("d/a", "1"), file("d/s/t", "1")}, {file("d/.wh..wh..opq", ""), file("d/n", "2")}}, []string{"d/", "d/n:2"}},
-		{"opaque last", [][]item{{dir("d"), file("d/a", "1"), file("d/s/t", "1")}, {file("d/s/n", "2"), file("d/.wh..wh..opq", "")}}, []string{"d/", "d/s/ (implied)", "d/s/n:2"}},
-		{"opaque root", [][]item{{file("a", "1")}, {file(".wh..wh..opq", ""), file("b", "2")}}, []string{"b:2"}},
-		{"hard link", [][]item{{file("b", "1"), link("a", "b"), link("c", "./b")}}, []string{"a:1", "b = a", "c = a"}},
-		{"hard link between layers", [][]item{{file("b", "1")}, {link("a", "/b")}}, []string{"a:1", "b = a"}},
-		{"hard link keeps the replaced file", [][]item{{file("b", "1")}, {link("a", "b"), file("b", "2")}}, []string{"a:1", "b:2"}},
-		{"hard link outlives its target", [][]item{{file("b", "1"), link("a", "b")}, {file(".wh.b", "")}}, []string{"a:1"}},
-		{"hard link in a lower layer to a hidden file", [][]item{{file("b", "1"), link("a", "b")}, {file("b", "2")}}, []string{"a:1", "b:2"}},
-		{"hard link before its target", [][]item{{link("a", "b"), file("b", "1")}}, []string{"a:1", "b = a"}},
-		{"hard links before their targets", [][]item{{link("a", "b"), link("b", "c"), link("c", "d/e"), file("d/e", "1")}}, []string{"a:1", "b = a", "c = a", "d/ (implied)", "d/e = a"}},
-		{"hard link before its target, replaced", [][]item{{link("a", "b"), file("a", "2"), file("b", "1")}}, []string{"a:2", "b:1"}},
-		{"hard link to a symlink", [][]item{{symlink("l", "x"), link("m", "l")}}, []string{"l -> x", "m = l"}},
-		{"hard link through a symlink", [][]item{{dir("usr"), file("usr/a", "1"), symlink("l", "usr"), link("b", "l/a")}}, []string{"b:1", "l -> usr", "usr/", "usr/a = b"}},
-		{"global header", [][]item{{{tar.Header{Typeflag: tar.TypeXGlobalHeader, Name: "pax_global_header", PAXRecords: map[string]string{"comment": "x"}}, ""}, file("a", "1")}}, []string{"a:1"}},
-	} {
+	for _, tc := range mergeRules {
 		t.Run(tc.name, func(t *testing.T) {
 			var layers []stored
 			for _, items := range tc.layers {
@@ -79,13 +82,18 @@ func TestMergeRules(t *testing.T) {
 	}
 }
 
-func TestMergeNode(t *testing.T) {
+// Xattrs as Linux has them.
+const (
+	nodeACL = "\x02\x00\x00\x00" + "\x01\x00\x06\x00\xff\xff\xff\xff" + "\x02\x00\x07\x00\xe8\x03\x00\x00" +
+		"\x04\x00\x04\x00\xff\xff\xff\xff" + "\x10\x00\x05\x00\xff\xff\xff\xff" + "\x20\x00\x00\x00\xff\xff\xff\xff"
+	nodeMinimalACL = "\x02\x00\x00\x00" + "\x01\x00\x07\x00\xff\xff\xff\xff" + "\x04\x00\x05\x00\xff\xff\xff\xff" + "\x20\x00\x01\x00\xff\xff\xff\xff"
+	nodeCaps       = "\x01\x00\x00\x03" + "\x00\x20\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00"
+	nodeCaps3      = "\x01\x00\x00\x03" + "\x00\x20\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00" + "\xe8\x03\x00\x00"
+)
+
+// nodeItems are entries of all types with all that one can say.
+func nodeItems() []item {
 	before1970 := time.Unix(-2, 500_000_000)
-	acl := []byte("\x02\x00\x00\x00" + "\x01\x00\x06\x00\xff\xff\xff\xff" + "\x02\x00\x07\x00\xe8\x03\x00\x00" +
-		"\x04\x00\x04\x00\xff\xff\xff\xff" + "\x10\x00\x05\x00\xff\xff\xff\xff" + "\x20\x00\x00\x00\xff\xff\xff\xff")
-	minimal := []byte("\x02\x00\x00\x00" + "\x01\x00\x07\x00\xff\xff\xff\xff" + "\x04\x00\x05\x00\xff\xff\xff\xff" + "\x20\x00\x01\x00\xff\xff\xff\xff")
-	cap3 := "\x01\x00\x00\x03" + "\x00\x20\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00"
-	cap3user := cap3[:20] + "\xe8\x03\x00\x00"
 	x := func(kv ...string) map[string]string {
 		m := map[string]string{}
 		for i := 0; i < len(kv); i += 2 {
@@ -93,13 +101,13 @@ func TestMergeNode(t *testing.T) {
 		}
 		return m
 	}
-	items := []item{
+	return []item{
 		{tar.Header{Typeflag: tar.TypeDir, Name: "./", Mode: 0o1700, Uid: 1, Gid: 2, ModTime: before1970}, ""},
-		{tar.Header{Typeflag: tar.TypeReg, Name: "acl", Mode: 0o777, ModTime: stamp, PAXRecords: x("SCHILY.xattr.system.posix_acl_access", string(acl))}, "x"},
-		{tar.Header{Typeflag: tar.TypeReg, Name: "aclmin", Mode: 0o4000, ModTime: stamp, PAXRecords: x("SCHILY.xattr.system.posix_acl_access", string(minimal))}, ""},
+		{tar.Header{Typeflag: tar.TypeReg, Name: "acl", Mode: 0o777, ModTime: stamp, PAXRecords: x("SCHILY.xattr.system.posix_acl_access", nodeACL)}, "x"},
+		{tar.Header{Typeflag: tar.TypeReg, Name: "aclmin", Mode: 0o4000, ModTime: stamp, PAXRecords: x("SCHILY.xattr.system.posix_acl_access", nodeMinimalACL)}, ""},
 		{tar.Header{Typeflag: tar.TypeBlock, Name: "blk", Mode: 0o660, Devmajor: 4095, Devminor: 1048575, ModTime: stamp}, ""},
-		{tar.Header{Typeflag: tar.TypeReg, Name: "caps", Mode: 0o6755, Uid: 4_000_000_000, Gid: 1 << 21, ModTime: stamp, PAXRecords: x("SCHILY.xattr.security.capability", cap3)}, ""},
-		{tar.Header{Typeflag: tar.TypeReg, Name: "caps3", ModTime: stamp, PAXRecords: x("SCHILY.xattr.security.capability", cap3user)}, ""},
+		{tar.Header{Typeflag: tar.TypeReg, Name: "caps", Mode: 0o6755, Uid: 4_000_000_000, Gid: 1 << 21, ModTime: stamp, PAXRecords: x("SCHILY.xattr.security.capability", nodeCaps)}, ""},
+		{tar.Header{Typeflag: tar.TypeReg, Name: "caps3", ModTime: stamp, PAXRecords: x("SCHILY.xattr.security.capability", nodeCaps3)}, ""},
 		{tar.Header{Typeflag: tar.TypeChar, Name: "chr", Mode: 0o600, Devmajor: 1, Devminor: 3, ModTime: stamp}, ""},
 		{tar.Header{Typeflag: tar.TypeFifo, Name: "fifo", Mode: 0o600, ModTime: stamp}, ""},
 		{tar.Header{Typeflag: tar.TypeSymlink, Name: "sym", Linkname: "/no where", Mode: 0o600, ModTime: stamp, PAXRecords: x("SCHILY.xattr.trusted.t", "1", "SCHILY.xattr.security.selinux", "label")}, ""},
@@ -108,15 +116,18 @@ func TestMergeNode(t *testing.T) {
 			"LIBARCHIVE.xattr.user.%C3%A4%3D", "aGk", "SCHILY.xattr.user.empty", "", "SCHILY.xattr.security.ima", "i",
 		)}, ""},
 	}
-	nodes := merge(t, newImage(t, gzipLayer(t, tarOf(t, items...))))
+}
+
+func TestMergeNode(t *testing.T) {
+	nodes := merge(t, newImage(t, gzipLayer(t, tarOf(t, nodeItems()...))))
 	empty := sha256.Sum256(nil)
 	wantNodes := []toc.Node{
 		{Mode: toc.TypeDir | 0o1700, UID: 1, GID: 2, Sec: -2, Nsec: 500_000_000},
-		{Name: "acl", Mode: toc.TypeRegular | 0o650, Size: 1, Digest: sha256.Sum256([]byte("x")), XAttrs: []toc.XAttr{{Name: aclAccess, Value: acl}}},
+		{Name: "acl", Mode: toc.TypeRegular | 0o650, Size: 1, Digest: sha256.Sum256([]byte("x")), XAttrs: []toc.XAttr{{Name: aclAccess, Value: []byte(nodeACL)}}},
 		{Name: "aclmin", Mode: toc.TypeRegular | 0o4751, Digest: empty},
 		{Name: "blk", Mode: toc.TypeBlock | 0o660, Major: 4095, Minor: 1048575},
-		{Name: "caps", Mode: toc.TypeRegular | 0o6755, UID: 4_000_000_000, GID: 1 << 21, Digest: empty, XAttrs: []toc.XAttr{{Name: capability, Value: []byte("\x01\x00\x00\x02" + cap3[4:20])}}},
-		{Name: "caps3", Mode: toc.TypeRegular, Digest: empty, XAttrs: []toc.XAttr{{Name: capability, Value: []byte(cap3user)}}},
+		{Name: "caps", Mode: toc.TypeRegular | 0o6755, UID: 4_000_000_000, GID: 1 << 21, Digest: empty, XAttrs: []toc.XAttr{{Name: capability, Value: []byte("\x01\x00\x00\x02" + nodeCaps[4:20])}}},
+		{Name: "caps3", Mode: toc.TypeRegular, Digest: empty, XAttrs: []toc.XAttr{{Name: capability, Value: []byte(nodeCaps3)}}},
 		{Name: "chr", Mode: toc.TypeChar | 0o600, Major: 1, Minor: 3},
 		{Name: "fifo", Mode: toc.TypeFIFO | 0o600},
 		{Name: "sym", Mode: toc.TypeSymlink | 0o777, Target: "/no where", XAttrs: []toc.XAttr{{Name: "trusted.t", Value: []byte("1")}}},

@@ -50,7 +50,7 @@ func newImage(t testing.TB, layers ...stored) *memImage {
 		diffIDs = append(diffIDs, digest.FromBytes(l.tar))
 		descs = append(descs, Layer{Digest: digest.FromBytes(l.blob), Size: int64(len(l.blob)), MediaType: l.mediaType})
 	}
-	config, err := json.Marshal(ocispec.Image{RootFS: ocispec.RootFS{Type: "layers", DiffIDs: diffIDs}})
+	config, err := json.Marshal(ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"}, RootFS: ocispec.RootFS{Type: "layers", DiffIDs: diffIDs}})
 	if err != nil {
 		t.Fatal(err)
 	}
