@@ -16,10 +16,16 @@ type ACLEntry struct {
 	Perm Perm
 }
 
+// Compare orders the entries of an archive: by id, and by name where an archive
+// has no ids.
+func (e ACLEntry) Compare(x ACLEntry) int {
+	return cmp.Or(cmp.Compare(e.ID, x.ID), cmp.Compare(e.Name, x.Name))
+}
+
 // ACL is what a catar records of an access ACL beside the mode. The mode's
 // group bits hold the ACL's mask when HasMask is set.
 type ACL struct {
-	Users, Groups []ACLEntry // by ascending ID
+	Users, Groups []ACLEntry // in the order of Compare
 	HasMask       bool       // an ACL_GROUP_OBJ record follows
 	GroupObj      Perm       // what the owning group really has
 }
@@ -30,7 +36,7 @@ type PosixACL struct {
 	UserObj, GroupObj, Other Perm
 	HasMask                  bool
 	Mask                     Perm
-	Users, Groups            []ACLEntry // by ascending ID
+	Users, Groups            []ACLEntry // in the order of Compare
 }
 
 // The layout of the kernel's ACL xattrs: a version, then entries of tag (16
@@ -98,7 +104,7 @@ func ParsePosixACL(b []byte) (PosixACL, error) {
 		return p, unsupported("incomplete ACL")
 	}
 	for _, l := range [][]ACLEntry{p.Users, p.Groups} {
-		slices.SortFunc(l, func(a, b ACLEntry) int { return cmp.Compare(a.ID, b.ID) })
+		slices.SortFunc(l, ACLEntry.Compare)
 		for i := 1; i < len(l); i++ {
 			if l[i-1].ID == l[i].ID {
 				return p, unsupported("ACL entry for id %d twice", l[i].ID)

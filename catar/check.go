@@ -115,8 +115,11 @@ func (f Flags) checkACLEntries(lists ...[]ACLEntry) error {
 			if x.Name != "" && (f&WithUserNames == 0 || !StorableName(x.Name)) {
 				return unsupported("ACL entry for name %q", x.Name)
 			}
-			if i > 0 && l[i-1].ID >= x.ID {
-				return unsupported("ACL entry for id %d after %d", x.ID, l[i-1].ID)
+			if f&withIDs == 0 && x.ID != 0 || f&With16BitUIDs != 0 && x.ID > 0xffff {
+				return unsupported("ACL entry for id %d with these feature flags", x.ID)
+			}
+			if i > 0 && l[i-1].Compare(x) >= 0 {
+				return unsupported("ACL entry for id %d (%q) after %d (%q)", x.ID, x.Name, l[i-1].ID, l[i-1].Name)
 			}
 		}
 	}

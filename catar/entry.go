@@ -160,10 +160,11 @@ func (f Flags) Mask(e *Entry) {
 	if f&withIDs == 0 {
 		e.UID, e.GID = 0, 0
 	}
-	if f&WithUserNames == 0 || e.UID == 0 {
+	// Root has no name, unless names are all there is: then every id is 0.
+	if f&WithUserNames == 0 || f&withIDs != 0 && e.UID == 0 {
 		e.User = ""
 	}
-	if f&WithUserNames == 0 || e.GID == 0 {
+	if f&WithUserNames == 0 || f&withIDs != 0 && e.GID == 0 {
 		e.Group = ""
 	}
 	if g := f.granularity(); g == 0 {

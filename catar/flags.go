@@ -86,11 +86,14 @@ const (
 	known       = withAll | excludeBits | SHA512_256
 )
 
+// Has reports whether f has any of the features x.
+func (f Flags) Has(x Flags) bool { return f&x != 0 }
+
 // Normalize returns the one value that stands for the feature set f: of
 // features that contain each other only the finest stays. Unknown bits stay, so
 // that Validate can refuse them.
 func (f Flags) Normalize() Flags {
-	if f&WithACL != 0 && f&withIDs == 0 {
+	if f&WithACL != 0 && f&(withIDs|WithUserNames) == 0 {
 		// ACL entries name users, so there must be something to name them by.
 		f |= With32BitUIDs | WithUserNames
 	}

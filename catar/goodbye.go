@@ -8,10 +8,11 @@ import (
 	"github.com/dchest/siphash"
 )
 
-// The key of the hashes in GOODBYE tables: docs/format/catar.md section 4.
+// The key of the hashes in GOODBYE tables, as two little-endian halves:
+// docs/format/catar.md section 4.
 const (
-	hashKey0 = 0xb3841d0f2b447485
-	hashKey1 = 0xc12ec2d130ed3627
+	hashKey0 = 0x8574442b0f1d84b3
+	hashKey1 = 0x2736ed30d1c22ec1
 )
 
 func nameHash(name []byte) uint64 { return siphash.Hash(hashKey0, hashKey1, name) }

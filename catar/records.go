@@ -280,8 +280,8 @@ func (r *Reader) aclEntry(h header, l *[]ACLEntry) error {
 		}
 		x.Name = string(name[:len(name)-1])
 	}
-	if n := len(*l); n > 0 && (*l)[n-1].ID >= x.ID {
-		return h.errorf("id %d after %d", x.ID, (*l)[n-1].ID)
+	if n := len(*l); n > 0 && (*l)[n-1].Compare(x) >= 0 {
+		return h.errorf("id %d (%q) after %d (%q)", x.ID, x.Name, (*l)[n-1].ID, (*l)[n-1].Name)
 	}
 	*l = append(*l, x)
 	return nil

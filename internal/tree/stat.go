@@ -132,3 +132,25 @@ func readlink(fd int) (string, error) {
 	}
 	return string(buf[:max(n, 0)]), err
 }
+
+// otherMount reports whether a directory lies on another mount than the one it
+// is found in.
+func otherMount(parent, child int) (bool, error) {
+	a, err := mountID(parent)
+	if err != nil {
+		return false, err
+	}
+	b, err := mountID(child)
+	return a != b, err
+}
+
+// mountID returns what tells the mount of an open node from others: its id or,
+// on Linux before 5.8, its device number.
+func mountID(fd int) (uint64, error) {
+	var st unix.Statx_t
+	err := retry(func() error { return unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &st) })
+	if err != nil || st.Mask&unix.STATX_MNT_ID != 0 {
+		return st.Mnt_id, err
+	}
+	return unix.Mkdev(st.Dev_major, st.Dev_minor), nil
+}
