@@ -1,46 +1,50 @@
 package tree
 
 import (
-	"context"
-	"fmt"
+	"errors"
 	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-// Clone makes the empty file dst share the extents of all of src, on
-// filesystems that can (xfs, btrfs). On the others it fails and dst stays
-// empty.
-func Clone(dst, src *os.File) error {
-	if err := retry(func() error { return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) }); err != nil {
-		return pathError("clone", dst.Name(), err)
+// CloneOrCopy makes the contents of dst those of src: sharing the blocks where
+// the filesystem can, else copying size bytes. It reports whether blocks are
+// shared. dst must be empty, and src at its start. That src is not size bytes
+// long is ErrChanged.
+//
+// Nothing is verified: a caller that does not trust src hashes dst afterwards,
+// whose bytes no writer of src can change any more.
+func CloneOrCopy(dst, src *os.File, size int64) (cloned bool, err error) {
+	err = retry(func() error { return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) })
+	if err == nil {
+		st, err := fstat(int(dst.Fd()))
+		if err == nil && st.Size != size {
+			err = ErrChanged
+		}
+		return true, pathError("clone", src.Name(), err)
 	}
-	return nil
+	if !notCloneable(err) {
+		return false, pathError("clone", src.Name(), err)
+	}
+	// io.Copy makes the kernel copy where it can.
+	n, err := io.Copy(dst, &io.LimitedReader{R: src, N: size + 1})
+	if err == nil && n != size {
+		err = ErrChanged
+	}
+	if err != nil {
+		return false, pathError("copy", src.Name(), err)
+	}
+	return false, nil
 }
 
-// copyStep is how much is copied between two looks at the context.
-const copyStep = 64 << 20
-
-// CloneOrCopy fills the empty file dst with the first size bytes of src, which
-// is a file of that size: by cloning where the filesystem can, else by copying,
-// which the kernel does without passing the bytes through the process.
-func CloneOrCopy(ctx context.Context, dst, src *os.File, size int64) error {
-	if Clone(dst, src) == nil {
-		return nil
-	}
-	if _, err := src.Seek(0, io.SeekStart); err != nil {
-		return fmt.Errorf("tree: %w", err)
-	}
-	for done := int64(0); done < size; {
-		if err := ctx.Err(); err != nil {
-			return err
+// notCloneable reports whether an error says that these two files cannot share
+// blocks, which copying them may still do.
+func notCloneable(err error) bool {
+	for _, e := range []error{unix.EOPNOTSUPP, unix.EXDEV, unix.EINVAL, unix.ENOTTY, unix.ENOSYS, unix.EPERM, unix.ETXTBSY} {
+		if errors.Is(err, e) {
+			return true
 		}
-		n, err := io.CopyN(dst, src, min(size-done, copyStep))
-		if err != nil {
-			return fmt.Errorf("tree: copy %s: %w", src.Name(), err)
-		}
-		done += n
 	}
-	return nil
+	return false
 }
