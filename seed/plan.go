@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"sync"
 
@@ -76,8 +77,11 @@ type Plan struct {
 // returns a plan in which every content that was found has its source. Each
 // seed is asked only for what the ones before it did not have.
 //
-// A seed that cannot be used fails Match.
-func Match(ctx context.Context, nodes []toc.Node, seeds []Seed) (*Plan, error) {
+// A seed that cannot be used is passed over; log is told, unless it is nil.
+func Match(ctx context.Context, nodes []toc.Node, seeds []Seed, log *slog.Logger) (*Plan, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	p := &Plan{Seeds: seeds, Contents: distinct(nodes)}
 	index := make(map[Digest]int32, len(p.Contents))
 	var want Wanted
@@ -97,8 +101,11 @@ func Match(ctx context.Context, nodes []toc.Node, seeds []Seed) (*Plan, error) {
 			c := &p.Contents[index[d]]
 			c.Seed, c.Path = s, path
 		})
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		if err != nil {
-			return nil, err
+			log.Warn("seed passed over", "seed", sd, "reason", err)
 		}
 	}
 	p.miss()

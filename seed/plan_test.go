@@ -118,7 +118,7 @@ func TestCoverTakesTheCheaperPlace(t *testing.T) {
 	twin, needed := noise(300), noise(300)
 	contents := []string{twin, noise(20000), needed, twin, noise(20000)}
 	im := newImage(t, contents, 4096)
-	p, err := Match(t.Context(), im.nodes, []Seed{holder{contents[1]: "x", contents[4]: "y"}})
+	p, err := Match(t.Context(), im.nodes, []Seed{holder{contents[1]: "x", contents[4]: "y"}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestCoverTakesTheCheaperPlace(t *testing.T) {
 		}
 	}
 	from, _ := im.space.span(uint64(im.layout.Offset[1]), 300)
-	p2, err := Match(t.Context(), im.nodes, []Seed{holder{contents[1]: "x", contents[2]: "z", contents[4]: "y"}})
+	p2, err := Match(t.Context(), im.nodes, []Seed{holder{contents[1]: "x", contents[2]: "z", contents[4]: "y"}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +161,7 @@ func TestCoverIsCompleteAndTight(t *testing.T) {
 		for _, c := range rapid.SliceOfN(rapid.SampledFrom(alphabet[1:]), 0, 3).Draw(rt, "in the seed") {
 			local[c] = "somewhere"
 		}
-		p, err := Match(t.Context(), im.nodes, []Seed{local})
+		p, err := Match(t.Context(), im.nodes, []Seed{local}, nil)
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -182,7 +182,7 @@ func TestCoverIsCompleteAndTight(t *testing.T) {
 
 func TestCoverRefusesForeignChunks(t *testing.T) {
 	a, b := newImage(t, []string{"one"}, 64), newImage(t, []string{"three"}, 64)
-	p, err := Match(t.Context(), a.nodes, nil)
+	p, err := Match(t.Context(), a.nodes, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func TestTreeOffersUnchangedFiles(t *testing.T) {
 func TestMatchAsksInOrder(t *testing.T) {
 	im := newImage(t, []string{"one", "two", "three", "one"}, 64)
 	a, b := holder{"one": "a1", "two": "a2"}, holder{"one": "b1", "three": "b3"}
-	p, err := Match(t.Context(), im.nodes, []Seed{a, b})
+	p, err := Match(t.Context(), im.nodes, []Seed{a, b}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

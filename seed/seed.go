@@ -19,7 +19,8 @@ type Seed interface {
 	// several goroutines at once, and reports only what [Wanted.Take] granted
 	// it. A file that cannot be read is no error: it is passed over and
 	// logged, since its bytes can come from elsewhere. The error is for a
-	// seed that cannot be used at all, and for ctx.
+	// seed that cannot be used at all, whose contents so far stay good, and for
+	// ctx.
 	Find(ctx context.Context, want *Wanted, found func(d Digest, path string)) error
 
 	// Open opens a content that Find reported. The bytes are unverified and

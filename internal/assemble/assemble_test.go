@@ -101,7 +101,7 @@ func (p *published) cut(t *testing.T, b []byte, stored *[]int64) *caibx.Index {
 // plan makes a plan for the tree.
 func (p *published) plan(t *testing.T, cached func(chunk.ID) bool, seeds ...seed.Seed) *seed.Plan {
 	t.Helper()
-	plan, err := seed.Match(t.Context(), p.nodes, seeds)
+	plan, err := seed.Match(t.Context(), p.nodes, seeds, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
