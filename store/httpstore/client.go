@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
+	"golang.org/x/time/rate"
 
 	"github.com/ociv2-sync/ociv2-sync/store"
 )
@@ -46,6 +47,9 @@ type Options struct {
 	// AttemptTimeout ends an attempt however steadily it trickles. 0 means 10
 	// minutes.
 	AttemptTimeout time.Duration
+	// RateLimit is the most bytes of bodies taken per second, over all requests.
+	// 0 means no limit.
+	RateLimit int64
 	// UserAgent is the value of the header of that name. "" means "ociv2-sync".
 	UserAgent string
 	// Proxy returns the proxy for a request, as in [http.Transport]. nil means
@@ -69,6 +73,8 @@ type Client struct {
 	retry     *retryablehttp.Client
 	userAgent string
 
+	limiter *rate.Limiter
+
 	requests, bodyBytes atomic.Int64
 }
 
@@ -80,7 +86,7 @@ func NewClient(o Options) *Client {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	c := &Client{userAgent: cmp.Or(o.UserAgent, "ociv2-sync")}
+	c := &Client{userAgent: cmp.Or(o.UserAgent, "ociv2-sync"), limiter: newLimiter(o.RateLimit)}
 
 	var http1 http.Protocols
 	http1.SetHTTP1(true)
