@@ -56,7 +56,8 @@ type Writer interface {
 	// Put stores p as chunk id, whose bytes the caller has verified or made. It
 	// is idempotent, and nil means that the store has the chunk, not that this
 	// call put it there: a chunk that is present is kept as it is, since its
-	// packed size may be published. A chunk appears whole or not at all.
+	// packed size may be published. A chunk appears whole or not at all. Put does
+	// not hold on to p.Data.
 	Put(ctx context.Context, id chunk.ID, p Packed) error
 }
 
