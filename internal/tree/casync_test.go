@@ -70,6 +70,12 @@ func TestEncodeIsCasyncs(t *testing.T) {
 	small := t.TempDir()
 	testutil.BuildTree(t, small)
 	smallIDs(t, small)
+	dirPlain, smallPlain := t.TempDir(), t.TempDir()
+	testutil.BuildTree(t, dirPlain)
+	run(t, "setfacl", "-R", "-P", "-b", dirPlain)
+	testutil.BuildTree(t, smallPlain)
+	run(t, "setfacl", "-R", "-P", "-b", smallPlain)
+	smallIDs(t, smallPlain)
 	for _, set := range sets() {
 		t.Run(fmt.Sprintf("with=%s,without=%s", set[0], set[1]), func(t *testing.T) {
 			var args []string
@@ -84,6 +90,11 @@ func TestEncodeIsCasyncs(t *testing.T) {
 				t.Fatal(err)
 			}
 			flags = (flags | defaultBits).Normalize()
+			small, dir := small, dir
+			if flags.Has(catar.WithPermissions) {
+				// TestEncodeDropsACLs has what casync does wrong.
+				small, dir = smallPlain, dirPlain
+			}
 			encodeEqual(t, small, flags, args...)
 			if flags.Has(catar.With16BitUIDs) || flags.Has(catar.WithUserNames) && !flags.Has(catar.With32BitUIDs) {
 				if err := Encode(t.Context(), dir, EncodeOptions{Flags: flags}, io.Discard); !refused(err) {
@@ -142,7 +153,7 @@ func buildMore(t *testing.T, dir string) {
 // smallIDs leaves only ids in the tree that fit 16 bits and have names.
 func smallIDs(t *testing.T, dir string) {
 	t.Helper()
-	run(t, "setfacl", "-R", "-P", "-x", "u:70000", dir)
+	_ = exec.Command("setfacl", "-R", "-P", "-x", "u:70000", dir).Run() // fails where there are none
 	err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
 		if err != nil {
 			return err

@@ -247,6 +247,11 @@ func (e *encoder) entry(fd int, st *unix.Stat_t) (*catar.Entry, error) {
 		if err := e.xattrs(ent, fd); err != nil {
 			return nil, err
 		}
+		if e.flags.Has(catar.WithPermissions) {
+			if err := dropACL(ent, fd); err != nil {
+				return nil, err
+			}
+		}
 	}
 	e.flags.Mask(ent)
 	return ent, nil
@@ -318,6 +323,24 @@ func (e *encoder) xattrs(ent *catar.Entry, fd int) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// dropACL takes from the mode what it only has as the mask of an ACL. casync
+// leaves it, which gives the group the rights of the ACL's other users.
+func dropACL(ent *catar.Entry, fd int) error {
+	v, err := getXAttr(fd, xattrACL)
+	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	p, err := catar.ParsePosixACL(v)
+	if err != nil {
+		return err
+	}
+	ent.Mode = withoutACL(ent.Mode, p)
 	return nil
 }
 

@@ -42,7 +42,12 @@ const (
 	fsGetXAttr       = 0x801c581f // FS_IOC_FSGETXATTR
 	fsSetXAttr       = 0x401c5820
 
+	inodeImmutable  = 0x10
+	inodeAppendOnly = 0x20
+
+	btrfsSubvolCreate   = 0x5000940e // BTRFS_IOC_SUBVOL_CREATE
 	btrfsGetSubvolFlags = 0x80089419 // BTRFS_IOC_SUBVOL_GETFLAGS
+	btrfsSetSubvolFlags = 0x4008941a
 	btrfsSubvolRO       = 1 << 1
 	btrfsSubvolInode    = 256 // the root of every subvolume
 )
@@ -143,6 +148,12 @@ func (s *setter) setFlags(m Meta) {
 			return ioctl(s.fd, fsSetXAttr, unsafe.Pointer(&x))
 		})
 	}
+	if m.FlagsMask&m.FileFlags&catar.WithSubvolumeRO != 0 {
+		s.try("subvolume", func() error {
+			v := uint64(btrfsSubvolRO)
+			return ioctl(s.fd, btrfsSetSubvolFlags, unsafe.Pointer(&v))
+		})
+	}
 	s.setBits(m, fatAttrs(), fatGetAttributes, fatSetAttributes)
 	s.setBits(m, chattrs(), unix.FS_IOC_GETFLAGS, unix.FS_IOC_SETFLAGS)
 }
@@ -172,4 +183,57 @@ func (s *setter) setBits(m Meta, attrs []attribute, get, set uint) {
 		}
 		return unix.IoctlSetPointerInt(s.fd, set, int(have&^mask|want))
 	})
+}
+
+// clearImmutable takes from an open node the attributes that resist changes.
+// That it cannot shows when the change fails.
+func clearImmutable(fd int) {
+	v, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
+	if err == nil && v&(inodeImmutable|inodeAppendOnly) != 0 {
+		_ = unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(v&^(inodeImmutable|inodeAppendOnly)))
+	}
+}
+
+// clearImmutableBelow does so for a node and all below it.
+func (d *Dir) clearImmutableBelow(name string) error {
+	st, err := d.lstat(name)
+	if err != nil {
+		return err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		f, err := d.Open(name)
+		if err != nil {
+			return err
+		}
+		clearImmutable(int(f.Fd()))
+		return f.Close()
+	case unix.S_IFDIR:
+		sub, err := d.OpenDir(name)
+		if err != nil {
+			return err
+		}
+		clearImmutable(sub.fd)
+		names, err := sub.Names()
+		for _, n := range names {
+			if err == nil {
+				err = sub.clearImmutableBelow(n)
+			}
+		}
+		return errors.Join(err, sub.Close())
+	}
+	return nil
+}
+
+// makeSubvolume makes an empty btrfs subvolume.
+func (d *Dir) makeSubvolume(name string) error {
+	var args struct { // struct btrfs_ioctl_vol_args
+		fd   int64
+		name [4088]byte
+	}
+	if len(name) >= len(args.name) {
+		return d.error("make subvolume", name, unix.ENAMETOOLONG)
+	}
+	copy(args.name[:], name)
+	return d.do("make subvolume", name, func() error { return ioctl(d.fd, btrfsSubvolCreate, unsafe.Pointer(&args)) })
 }

@@ -29,6 +29,11 @@ type Meta struct {
 	FileFlags catar.Flags // the attributes of chattr(1) and of FAT
 	FlagsMask catar.Flags // which of them to set; the others stay
 	ProjID    uint32      // quota project; 0 is left alone
+
+	// What an archive does not record stays as it is.
+	keepOwner, keepMode, keepTime bool
+	readOnly                      bool // with keepMode: nobody may write
+	keepXAttr                     func(name string) bool
 }
 
 // MetaOf returns the metadata of a node of a TOC.
@@ -40,7 +45,7 @@ func MetaOf(n *toc.Node) Meta {
 // privilege, or because the filesystem cannot hold it.
 type Unrestored struct {
 	Path string // of the node, for people
-	What string // "owner", "mode", "mtime", "flags", "project", "node", or "xattr NAME"
+	What string // "owner", "mode", "mtime", "flags", "project", "subvolume", "node" or "xattr NAME"
 	Err  error
 }
 
@@ -123,14 +128,16 @@ func (s *setter) try(what string, call func() error) bool {
 // take no other change.
 func setMeta(fd int, name string, m Meta, isPath bool) ([]Unrestored, error) {
 	s := &setter{fd: fd, path: name}
-	owned := s.try("owner", func() error {
+	owned := m.keepOwner || s.try("owner", func() error {
 		return unix.Fchownat(fd, "", int(m.UID), int(m.GID), unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW)
 	})
-	s.setXAttrs(m.XAttrs)
+	s.setXAttrs(m)
 	if m.Mode&unix.S_IFMT != unix.S_IFLNK {
 		s.setMode(m, owned, isPath)
 	}
-	s.try("mtime", func() error { return setTime(fd, m) })
+	if !m.keepTime {
+		s.try("mtime", func() error { return setTime(fd, m) })
+	}
 	if !isPath {
 		s.setFlags(m)
 	}
@@ -139,6 +146,17 @@ func setMeta(fd int, name string, m Meta, isPath bool) ([]Unrestored, error) {
 
 func (s *setter) setMode(m Meta, owned, isPath bool) {
 	perm := m.Mode & 0o7777
+	if m.keepMode {
+		if !m.readOnly || s.err != nil {
+			return
+		}
+		st, err := fstat(s.fd)
+		if err != nil {
+			s.err = pathError("stat", s.path, err)
+			return
+		}
+		perm = st.Mode & 0o7777 &^ 0o222
+	}
 	if !owned && perm&0o6000 != 0 {
 		// The bits would lend the rights of whoever extracts.
 		perm &^= 0o6000
@@ -152,7 +170,10 @@ func (s *setter) setMode(m Meta, owned, isPath bool) {
 	})
 }
 
-var errNotOwner = errors.New("setuid and setgid need the owner")
+var (
+	errNotOwner   = errors.New("setuid and setgid need the owner")
+	errNoSuchName = errors.New("no such user or group here")
+)
 
 // setTime sets the modification time, and the access time to the same.
 func setTime(fd int, m Meta) error {
@@ -172,10 +193,11 @@ func managed(name string) bool {
 		name == xattrCaps || name == xattrACL || name == xattrDefaultACL
 }
 
-func (s *setter) setXAttrs(want []toc.XAttr) {
+func (s *setter) setXAttrs(m Meta) {
 	if s.err != nil {
 		return
 	}
+	want := m.XAttrs
 	have, err := listXAttrs(s.fd)
 	if err != nil {
 		s.err = pathError("list xattrs of", s.path, err)
@@ -183,7 +205,7 @@ func (s *setter) setXAttrs(want []toc.XAttr) {
 	}
 	for _, name := range have {
 		_, keep := slices.BinarySearchFunc(want, name, func(x toc.XAttr, n string) int { return strings.Compare(x.Name, n) })
-		if !keep && managed(name) {
+		if !keep && managed(name) && (m.keepXAttr == nil || !m.keepXAttr(name)) {
 			s.try("xattr "+name, func() error { return unix.Removexattr(procPath(s.fd), name) })
 		}
 	}

@@ -1,0 +1,325 @@
+package tree
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ociv2-sync/ociv2-sync/catar"
+)
+
+// ExtractOptions say how an archive becomes files.
+type ExtractOptions struct {
+	// Flags are the features that are restored as far as the archive has them;
+	// of those that contain each other, such as the kinds of times, any one
+	// stands for all.
+	Flags catar.Flags
+	Shift IDShift
+	// Umask is taken off the permissions of archives that have none.
+	Umask uint32
+	// KeepOthers leaves what the destination has and the archive has not.
+	KeepOthers bool
+	// PunchHoles leaves out whole blocks of zeros when it writes files.
+	PunchHoles bool
+	// UndoImmutable takes the immutable and append-only attributes from what
+	// has to be replaced or removed.
+	UndoImmutable bool
+}
+
+// Extract makes the directory dest what the archive says it is. A file appears
+// under its name when it is complete, in place of whatever had the name; no
+// symbolic link in dest is followed. An error leaves what was extracted so far.
+// What the system did not let us restore is returned beside it.
+func Extract(ctx context.Context, r *catar.Reader, dest *Dir, opts ExtractOptions) ([]Unrestored, error) {
+	x := &extractor{r: r, opts: opts, ids: newIDs(), buf: make([]byte, 256<<10)}
+	err := x.run(ctx, dest)
+	for _, l := range x.open {
+		if l.dir != dest {
+			err = errors.Join(err, l.dir.Close())
+		}
+	}
+	return x.notes, err
+}
+
+// level is a directory that is being filled.
+type level struct {
+	dir   *Dir
+	entry *catar.Entry
+	names []string // of its entries so far, in order
+}
+
+type extractor struct {
+	r     *catar.Reader
+	opts  ExtractOptions
+	flags catar.Flags // what both the archive has and the options ask for
+	ids   *ids
+	open  []level
+	notes []Unrestored
+	buf   []byte
+}
+
+func (x *extractor) run(ctx context.Context, dest *Dir) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		e, err := x.r.Next()
+		if errors.Is(err, io.EOF) {
+			return x.leave(0)
+		}
+		if err != nil {
+			return err
+		}
+		if e.Depth == 0 {
+			x.flags = replayed(x.r.Flags(), x.opts.Flags)
+			x.open = append(x.open, level{dir: dest, entry: e})
+			continue
+		}
+		if err := x.leave(e.Depth); err != nil {
+			return err
+		}
+		if err := x.node(ctx, e); err != nil {
+			return err
+		}
+	}
+}
+
+// leave completes the open directories down to a depth.
+func (x *extractor) leave(depth int) error {
+	for len(x.open) > depth {
+		l := x.open[len(x.open)-1]
+		if !x.opts.KeepOthers {
+			if err := x.removeOthers(l); err != nil {
+				return err
+			}
+		}
+		if err := x.noted(l.dir.SetSelf(x.meta(l.entry))); err != nil {
+			return err
+		}
+		x.open = x.open[:len(x.open)-1]
+		if len(x.open) > 0 { // the root is the caller's
+			if err := l.dir.Close(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (x *extractor) removeOthers(l level) error {
+	have, err := l.dir.Names()
+	if err != nil {
+		return err
+	}
+	for _, n := range have {
+		if _, ok := slices.BinarySearch(l.names, n); ok {
+			continue
+		}
+		if err := x.removeAll(l.dir, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// node makes one node in the innermost open directory.
+func (x *extractor) node(ctx context.Context, e *catar.Entry) error {
+	l := &x.open[len(x.open)-1]
+	l.names = append(l.names, e.Name)
+	if !x.flags.Stores(e.Mode) {
+		return nil // left out by the options
+	}
+	if e.IsDir() {
+		d, err := x.mkdir(l.dir, e)
+		if err != nil {
+			return err
+		}
+		x.open = append(x.open, level{dir: d, entry: e})
+		return nil
+	}
+	temp := ".ociv2-sync-" + rand.Text()
+	made, err := x.make(ctx, l.dir, temp, e)
+	if err != nil || !made {
+		if rmErr := l.dir.RemoveAll(temp); err == nil {
+			err = rmErr
+		}
+		return err
+	}
+	if err := x.replace(l.dir, temp, e.Name); err != nil {
+		return errors.Join(err, l.dir.RemoveAll(temp))
+	}
+	return x.seal(l.dir, e)
+}
+
+// sealed are the attributes under which a file cannot even be renamed.
+const sealed = catar.WithFlagImmutable | catar.WithFlagAppend
+
+// seal sets what had to wait until the file had its name.
+func (x *extractor) seal(d *Dir, e *catar.Entry) error {
+	if e.FileFlags&x.flags&sealed == 0 {
+		return nil
+	}
+	f, err := d.Open(e.Name)
+	if err != nil {
+		return err
+	}
+	s := &setter{fd: int(f.Fd()), path: f.Name()}
+	s.setFlags(Meta{FileFlags: e.FileFlags, FlagsMask: x.flags & sealed})
+	return errors.Join(x.noted(s.notes, s.err), f.Close())
+}
+
+// mkdir opens the directory, which may be there already.
+func (x *extractor) mkdir(parent *Dir, e *catar.Entry) (*Dir, error) {
+	d, err := parent.OpenDir(e.Name)
+	if err == nil {
+		if x.opts.UndoImmutable {
+			clearImmutable(d.fd)
+		}
+		return d, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		if !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
+			return nil, err
+		}
+		if err := x.removeAll(parent, e.Name); err != nil {
+			return nil, err
+		}
+	}
+	if x.flags.Has(catar.WithSubvolume) && e.FileFlags.Has(catar.WithSubvolume) {
+		err := parent.makeSubvolume(e.Name)
+		if err == nil {
+			return parent.OpenDir(e.Name)
+		}
+		if !mayLack(err) {
+			return nil, err
+		}
+		x.note(parent, e.Name, "subvolume", err)
+	}
+	return parent.Mkdir(e.Name)
+}
+
+// make makes a node with all its metadata under a temporary name. It returns
+// false if the system does not let us.
+func (x *extractor) make(ctx context.Context, d *Dir, temp string, e *catar.Entry) (bool, error) {
+	var err error
+	switch e.Mode & catar.ModeType {
+	case catar.ModeRegular:
+		return true, x.file(ctx, d, temp, e)
+	case catar.ModeSymlink:
+		err = d.Symlink(e.Target, temp)
+	default:
+		err = d.Mknod(temp, e.Mode, e.Major, e.Minor)
+	}
+	if err != nil && mayLack(err) {
+		x.note(d, e.Name, "node", err)
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	notes, err := d.SetMeta(temp, x.meta(e))
+	return true, x.noted(renamed(notes, d, e), err)
+}
+
+func (x *extractor) file(ctx context.Context, d *Dir, temp string, e *catar.Entry) error {
+	f, err := d.Create(temp)
+	if err != nil {
+		return err
+	}
+	m := x.meta(e)
+	m.FileFlags &^= sealed
+	// Copying on write can only be turned off while a file is empty.
+	early := &setter{fd: int(f.Fd()), path: f.Name()}
+	early.setBits(Meta{FileFlags: m.FileFlags, FlagsMask: m.FlagsMask & m.FileFlags & catar.WithFlagNoCow}, chattrs(),
+		unix.FS_IOC_GETFLAGS, unix.FS_IOC_SETFLAGS)
+	if err := x.contents(ctx, f, e); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	notes, err := SetFileMeta(f, m)
+	return errors.Join(x.noted(renamed(notes, d, e), err), f.Close())
+}
+
+func (x *extractor) contents(ctx context.Context, f *os.File, e *catar.Entry) error {
+	if e.Size == 0 {
+		return nil
+	}
+	w := io.Writer(f)
+	var sparse *sparseWriter
+	if x.opts.PunchHoles {
+		sparse = &sparseWriter{f: f}
+		w = sparse
+	}
+	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{ctxReader{ctx.Err, x.r}}, x.buf); err != nil {
+		return err
+	}
+	if sparse != nil {
+		return sparse.end()
+	}
+	return nil
+}
+
+// replace moves a complete node to its name.
+func (x *extractor) replace(d *Dir, temp, name string) error {
+	err := d.Rename(temp, name)
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) && x.opts.UndoImmutable {
+		if err := x.removeAll(d, name); err != nil {
+			return err
+		}
+		err = d.Rename(temp, name)
+	}
+	return err
+}
+
+// removeAll is Dir.RemoveAll, also for what resists it by an attribute if the
+// options say so.
+func (x *extractor) removeAll(d *Dir, name string) error {
+	err := d.RemoveAll(name)
+	if x.opts.UndoImmutable && errors.Is(err, unix.EPERM) {
+		if err := d.clearImmutableBelow(name); err != nil {
+			return err
+		}
+		err = d.RemoveAll(name)
+	}
+	return err
+}
+
+func (x *extractor) note(d *Dir, name, what string, err error) {
+	x.notes = append(x.notes, Unrestored{Path: path.Join(d.path, name), What: what, Err: err})
+}
+
+func (x *extractor) noted(notes []Unrestored, err error) error {
+	x.notes = append(x.notes, notes...)
+	return err
+}
+
+// renamed gives notes the name that the node will have.
+func renamed(notes []Unrestored, d *Dir, e *catar.Entry) []Unrestored {
+	for i := range notes {
+		notes[i].Path = path.Join(d.path, e.Name)
+	}
+	return notes
+}
+
+// ctxReader ends a long copy when the context ends.
+type ctxReader struct {
+	err func() error
+	r   io.Reader
+}
+
+func (r ctxReader) Read(p []byte) (int, error) {
+	if err := r.err(); err != nil {
+		return 0, fmt.Errorf("tree: extract: %w", err)
+	}
+	return r.r.Read(p)
+}
