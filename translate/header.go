@@ -129,7 +129,7 @@ func (m *merger) node(n *toc.Node, h *tar.Header) error {
 			n.Digest = sha256.Sum256(nil)
 		}
 	case toc.TypeSymlink:
-		n.Mode |= 0o777
+		n.Mode = toc.TypeSymlink | 0o777
 		n.Target = h.Linkname
 		if n.Target == "" || strings.IndexByte(n.Target, 0) >= 0 {
 			return malformed("symlink to %q", n.Target)
