@@ -1,5 +1,5 @@
-// Package durable writes files that are there whole or not at all, also after a
-// crash.
+// Package durable writes files and directories that are there whole or not at
+// all, also after a crash.
 //
 // A file is written as
 //
