@@ -1,0 +1,120 @@
+// Package chunkserver serves the files of a repository, or of a plain casync
+// chunk store, over HTTP.
+//
+// It is a convenience: any static web server does as well, and clients must not
+// see a difference. It adds what a web server has to be told: what may be cached
+// for ever (chunks and blobs, which are named by their content) and what must be
+// asked for each time (TAG.json, TAG.caidx, index.json, catalog.json).
+//
+// Nothing but the files of a repository is served, whatever else lies in the
+// directory: see kindOf. There are no directory listings. Every file is opened
+// beneath the directory with [os.Root], so that no path and no symbolic link
+// leads out of it.
+package chunkserver
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// Options say how a server behaves. The zero value works.
+type Options struct {
+	// Logger is told about failures to read files. nil means nobody is.
+	Logger *slog.Logger
+}
+
+// Server is an [http.Handler] for GET and HEAD. Close it when no request is
+// served any more.
+type Server struct {
+	root   *os.Root
+	logger *slog.Logger
+}
+
+// New returns a server of the files in dir: a repository, a layout of one, or a
+// chunk store.
+func New(dir string, o Options) (*Server, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("chunkserver: %w", err)
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Server{root: root, logger: o.Logger}, nil
+}
+
+// Close releases the directory.
+func (s *Server) Close() error { return s.root.Close() }
+
+// ServeHTTP implements [http.Handler]. Ranges, conditional requests, HEAD and
+// Content-Length are those of [http.ServeContent].
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		fail(w, http.StatusMethodNotAllowed)
+		return
+	}
+	name, ok := strings.CutPrefix(r.URL.Path, "/")
+	k := kindOf(name)
+	if !ok || k == nil {
+		fail(w, http.StatusNotFound)
+		return
+	}
+	f, fi, err := s.open(name)
+	if err != nil {
+		status := http.StatusNotFound
+		if !absent(err) {
+			status = http.StatusInternalServerError
+			s.logger.Error("cannot serve a file", "name", name, "error", err)
+		}
+		fail(w, status)
+		return
+	}
+	defer f.Close()
+	h := w.Header()
+	h.Set("Content-Type", k.contentType)
+	h.Set("Cache-Control", k.cacheControl)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("ETag", k.etag(name, fi))
+	http.ServeContent(w, r, "", fi.ModTime(), f)
+}
+
+// open opens the file name if it is a regular one.
+func (s *Server) open(name string) (*os.File, fs.FileInfo, error) {
+	// O_NONBLOCK: not to hang on a FIFO.
+	f, err := s.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return f, fi, nil
+}
+
+// absent reports whether err, of [os.Root.OpenFile], means that there is no such
+// file inside the root. What leads out of it comes as an error without errno.
+func absent(err error) bool {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) ||
+		errors.Is(err, syscall.ENAMETOOLONG) || errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENXIO) {
+		return true
+	}
+	_, errno := errors.AsType[syscall.Errno](err)
+	return !errno
+}
+
+// fail answers with a status and nothing that a cache might keep.
+func fail(w http.ResponseWriter, status int) {
+	w.Header().Set("Cache-Control", "no-store")
+	http.Error(w, http.StatusText(status), status)
+}
