@@ -1,6 +1,7 @@
 #!/bin/sh
-# Writes cuts.txt and small.caibx: what casync makes of fixed inputs under many
-# chunk sizes. Needs casync and openssl. Run it here.
+# Writes what casync makes of fixed inputs: cuts.txt under many chunk sizes,
+# small*.caibx as examples of indexes, chunk-*.cacnk as examples of chunk files.
+# Needs casync and openssl. Run it here.
 set -eu
 export LC_ALL=C
 dir=$(mktemp -d)
@@ -48,3 +49,12 @@ make_index 60000 4K sha256
 cp "$dir/x.caibx" small-sha256.caibx
 make_index 60000 4K default
 cp "$dir/x.caibx" small.caibx
+
+# One chunk in each compression that casync has.
+printf 'a chunk, in each form that casync gives it: %0256d\n' 0 >"$dir/chunk"
+for c in zstd xz gzip; do
+	rm -rf "$dir/c.castr"
+	casync make --compression="$c" --store="$dir/c.castr" "$dir/c.caibx" "$dir/chunk" >/dev/null
+	cat "$dir"/c.castr/*/*.cacnk >"chunk-$c.cacnk"
+done
+cp "$dir/chunk" chunk

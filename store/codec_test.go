@@ -1,0 +1,254 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/ociv2-sync/ociv2-sync/chunk"
+	"github.com/ociv2-sync/ociv2-sync/store"
+)
+
+// golden is where casync's chunk files are; gen.sh there made them.
+const golden = "../testdata/chunks"
+
+func read(tb testing.TB, name string) []byte {
+	tb.Helper()
+	b, err := os.ReadFile(filepath.Join(golden, name))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return b
+}
+
+// noise returns n bytes that do not compress.
+func noise(n int) []byte {
+	r := rand.New(rand.NewPCG(1, 2))
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}
+
+// Casync's chunk files, and one without compression.
+func TestUnpackCasync(t *testing.T) {
+	want := read(t, "chunk")
+	id, size := chunk.SHA512_256.Sum(want), uint64(len(want))
+	for name, wantErr := range map[string]error{"chunk-zstd.cacnk": nil, "chunk-xz.cacnk": errors.ErrUnsupported, "chunk-gzip.cacnk": errors.ErrUnsupported} {
+		got, err := store.Unpack(nil, store.Packed{Data: read(t, name)}, chunk.SHA512_256, id, size)
+		if !errors.Is(err, wantErr) || err == nil && !bytes.Equal(got, want) {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	got, err := store.Unpack(nil, store.Packed{Form: store.Raw, Data: want}, chunk.SHA512_256, id, size)
+	if err != nil || !bytes.Equal(got, want) || &got[0] == &want[0] {
+		t.Errorf("raw: %q, %v", got, err)
+	}
+}
+
+func TestPackUnpack(t *testing.T) {
+	for _, level := range []int{0, 1, 3, 9, 19} {
+		for _, maxSize := range []uint64{1, 1000, 256 << 10} {
+			packer := store.NewPacker(level, maxSize)
+			for _, n := range []int{1, 2, 255, 1023, 1024, 1025, 100_000, 128 << 10, 256 << 10, 700_000} {
+				for _, b := range [][]byte{noise(n), make([]byte, n), bytes.Repeat([]byte("text "), n/5+1)[:n]} {
+					id := chunk.SHA256.Sum(b)
+					p := packer.Pack(nil, b)
+					if int64(len(p.Data)) > store.MaxPacked(uint64(n)) {
+						t.Errorf("%d bytes packed to %d, above MaxPacked", n, len(p.Data))
+					}
+					got, err := store.Unpack(nil, p, chunk.SHA256, id, uint64(n))
+					if err != nil || !bytes.Equal(got, b) {
+						t.Errorf("level %d, max %d: %d bytes: %v", level, maxSize, n, err)
+					}
+				}
+			}
+		}
+	}
+}
+
+// Everything that is not exactly the chunk is refused, and the error names it.
+func TestUnpackRefuses(t *testing.T) {
+	b := bytes.Repeat([]byte("chunk "), 1000)
+	id, size := chunk.SHA512_256.Sum(b), uint64(len(b))
+	good := store.NewPacker(0, size).Pack(nil, b).Data
+	crc, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	withCRC := crc.EncodeAll(b, nil)
+	badCRC := slices.Clone(withCRC)
+	badCRC[len(badCRC)-1] ^= 1
+	skippable := []byte{0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 'x'}
+	empty := []byte{0x28, 0xb5, 0x2f, 0xfd, 0x20, 0, 1, 0, 0}
+	// Blocks that repeat one byte 128 KiB times, with no content size.
+	bomb := append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0, 0x88}, bytes.Repeat([]byte{0x02, 0x00, 0x10, 'x'}, 10_000)...)
+	bomb = append(bomb, 0x03, 0x00, 0x10, 'x')
+
+	unpack := func(p store.Packed, size uint64) error {
+		_, err := store.Unpack(nil, p, chunk.SHA512_256, id, size)
+		return err
+	}
+	if err := unpack(store.Packed{Data: withCRC}, size); err != nil {
+		t.Errorf("with a checksum: %v", err)
+	}
+	for name, data := range map[string][]byte{
+		"nothing": nil, "raw bytes": b, "magic alone": good[:4], "cut short": good[:len(good)-1], "trailing byte": append(slices.Clone(good), 0),
+		"two frames": slices.Concat(good, good), "skippable after": slices.Concat(good, skippable), "skippable before": slices.Concat(skippable, good),
+		"empty frame": empty, "empty frame before": slices.Concat(empty, good), "wrong checksum": badCRC, "bomb": bomb,
+		"another chunk": store.NewPacker(0, size).Pack(nil, bytes.Repeat([]byte("CHUNK "), 1000)).Data,
+		"a longer one":  store.NewPacker(0, size).Pack(nil, append(b[:len(b):len(b)], 'x')).Data,
+		"a shorter one": store.NewPacker(0, size).Pack(nil, b[:len(b)-1]).Data,
+	} {
+		if err := unpack(store.Packed{Data: data}, size); !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), id.String()) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, wrong := range []uint64{0, 1, size - 1, size + 1, chunk.MaxSize, chunk.MaxSize + 1, 1 << 63, 1<<64 - 1} {
+		for _, p := range []store.Packed{{Data: good}, {Form: store.Raw, Data: b}} {
+			if err := unpack(p, wrong); !errors.Is(err, store.ErrCorrupt) {
+				t.Errorf("as %d bytes: %v", wrong, err)
+			}
+		}
+	}
+	wrongRaw := store.Packed{Form: store.Raw, Data: bytes.Repeat([]byte("CHUNK "), 1000)}
+	if err := unpack(wrongRaw, size); !errors.Is(err, store.ErrCorrupt) {
+		t.Errorf("wrong raw bytes: %v", err)
+	}
+}
+
+// Unpacking into a buffer, and packing into one, leaves no garbage.
+func TestAllocations(t *testing.T) {
+	b := append(noise(30_000), bytes.Repeat([]byte("chunk "), 5000)...)
+	id, size := chunk.SHA512_256.Sum(b), uint64(len(b))
+	packer := store.NewPacker(0, size)
+	p := packer.Pack(nil, b)
+	dst := make([]byte, 0, size)
+	unpacks := testing.AllocsPerRun(100, func() {
+		if _, err := store.Unpack(dst, p, chunk.SHA512_256, id, size); err != nil {
+			t.Fatal(err)
+		}
+	})
+	buf := make([]byte, 0, store.MaxPacked(size))
+	packs := testing.AllocsPerRun(100, func() { packer.Pack(buf, b) })
+	if unpacks > 1 || packs > 1 { // a collection may empty the list of decoders
+		t.Errorf("%v allocations to unpack, %v to pack", unpacks, packs)
+	}
+}
+
+// Whatever bytes come, Unpack returns the chunk or an error.
+func FuzzUnpack(f *testing.F) {
+	for _, name := range []string{"chunk-zstd.cacnk", "chunk-xz.cacnk", "chunk-gzip.cacnk"} {
+		f.Add(read(f, name), uint32(302))
+	}
+	f.Add(store.NewPacker(0, 1000).Pack(nil, make([]byte, 500)).Data, uint32(500))
+	f.Fuzz(func(t *testing.T, data []byte, size uint32) {
+		p := store.Packed{Data: data}
+		var id chunk.ID
+		got, err := store.Unpack(nil, p, chunk.SHA512_256, id, uint64(size))
+		if !errors.Is(err, store.ErrCorrupt) && !errors.Is(err, errors.ErrUnsupported) || got != nil {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		// Were its digest the right one, it would be a zstd frame to others too.
+		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(8<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		b, err := d.DecodeAll(data, nil)
+		if err != nil || len(b) == 0 {
+			return
+		}
+		got, err = store.Unpack(nil, p, chunk.SHA512_256, chunk.SHA512_256.Sum(b), uint64(len(b)))
+		if err == nil && !bytes.Equal(got, b) {
+			t.Error("decompressed differently")
+		}
+	})
+}
+
+func BenchmarkUnpack(b *testing.B) {
+	raw := append(noise(16<<10), bytes.Repeat([]byte("some text that compresses "), 2000)...)
+	id, size := chunk.SHA512_256.Sum(raw), uint64(len(raw))
+	p := store.NewPacker(0, size).Pack(nil, raw)
+	b.SetBytes(int64(size))
+	b.ReportAllocs()
+	var dst []byte
+	for b.Loop() {
+		var err error
+		if dst, err = store.Unpack(dst, p, chunk.SHA512_256, id, size); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// fake is a store of one chunk.
+type fake struct {
+	name string
+	id   chunk.ID
+	err  error
+}
+
+func (f *fake) Get(_ context.Context, id chunk.ID, _ int64) (store.Packed, error) {
+	if f.err != nil {
+		return store.Packed{}, f.err
+	}
+	if id != f.id {
+		return store.Packed{}, store.NotFound(f.name, id)
+	}
+	return store.Packed{Data: []byte(f.name)}, nil
+}
+
+func (f *fake) String() string { return f.name }
+
+func TestChain(t *testing.T) {
+	boom := errors.New("boom")
+	x, y, z := chunk.ID{1}, chunk.ID{2}, chunk.ID{3}
+	c := store.Chain(&fake{name: "a", id: x}, &fake{name: "b", id: y}, &fake{name: "c", id: y})
+	for id, want := range map[chunk.ID]string{x: "a", y: "b"} {
+		if p, err := c.Get(t.Context(), id, 10); err != nil || string(p.Data) != want {
+			t.Errorf("%s: %q, %v", id, p.Data, err)
+		}
+	}
+	if _, err := c.Get(t.Context(), z, 10); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("absent: %v", err)
+	}
+	if _, err := store.Chain(&fake{err: boom}, &fake{id: x}).Get(t.Context(), x, 10); !errors.Is(err, boom) {
+		t.Errorf("a failure was passed over: %v", err)
+	}
+	if _, err := store.Chain().Get(t.Context(), x, 10); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("no stores: %v", err)
+	}
+	if c.String() != "a, b, c" {
+		t.Errorf("name %q", c)
+	}
+}
+
+type wrapper struct{ store.Store }
+
+func (w wrapper) Unwrap() store.Store { return w.Store }
+
+type sizer struct{ fake }
+
+func (*sizer) StoredSize(context.Context, chunk.ID) (int64, error) { return 7, nil }
+
+func TestAs(t *testing.T) {
+	s := wrapper{wrapper{new(sizer)}}
+	if st, ok := store.As[store.Statter](s); !ok || st == nil {
+		t.Error("the capability behind two decorators is not found")
+	}
+	if w, ok := store.As[store.Writer](s); ok || w != nil {
+		t.Error("found a capability that is not there")
+	}
+	if _, ok := store.As[store.Writer](nil); ok {
+		t.Error("found a capability of nothing")
+	}
+}
