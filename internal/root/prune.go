@@ -1,0 +1,139 @@
+package root
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// ClearChunkCache empties the chunk cache, as is done when a pull is complete.
+func (w *Writer) ClearChunkCache() error {
+	r := w.root
+	// What is no longer at its place is not used half: a cut leaves a directory in tmp/.
+	dir, err := os.MkdirTemp(r.join(tmpDir), "chunks-")
+	if err == nil {
+		err = os.Rename(r.join(chunksDir), filepath.Join(dir, "old"))
+	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = os.Mkdir(r.join(chunksDir), 0o700)
+	}
+	if err == nil {
+		err = removeAll(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("root: %w", err)
+	}
+	return nil
+}
+
+// Prune removes the trees and blobs that no tag needs, now or for rollback, and returns
+// the manifests of the trees that went. When any record cannot be read it removes
+// nothing. The context is looked at between trees.
+func (w *Writer) Prune(ctx context.Context) ([]digest.Digest, error) {
+	r := w.root
+	needed, err := w.neededTrees()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(r.join(treesDir))
+	if err != nil {
+		return nil, fmt.Errorf("root: %w", err)
+	}
+	blobs := map[string]bool{}
+	var gone []digest.Digest
+	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return gone, err
+		}
+		d := digest.NewDigestFromEncoded(digest.SHA256, strings.TrimPrefix(e.Name(), hexPrefix))
+		if d.Validate() != nil || treeName(d) != e.Name() {
+			continue // not made by this package
+		}
+		if !needed[d] {
+			if err := w.discard(r.join(treesDir, e.Name())); err != nil {
+				return gone, err
+			}
+			gone = append(gone, d)
+			continue
+		}
+		t, err := r.Tree(d)
+		if err != nil {
+			return gone, err
+		}
+		blobs[d.Encoded()], blobs[t.Config.Encoded()], blobs[t.TOC.Encoded()] = true, true, true
+	}
+	files, err := os.ReadDir(r.join(blobsDir))
+	if err != nil {
+		return gone, fmt.Errorf("root: %w", err)
+	}
+	for _, f := range files { // temporary ones of dead writers too
+		if !blobs[f.Name()] {
+			if err := os.Remove(r.join(blobsDir, f.Name())); err != nil {
+				return gone, fmt.Errorf("root: %w", err)
+			}
+		}
+	}
+	return gone, nil
+}
+
+// neededTrees returns the manifests of every version of every record, those that were
+// rolled back from included: the next commit of the tag drops them.
+func (w *Writer) neededTrees() (map[digest.Digest]bool, error) {
+	needed := map[digest.Digest]bool{}
+	var errs []error
+	err := w.root.eachRef(func(name, tag string) {
+		_, versions, err := w.root.image(name, tag)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			errs = append(errs, err)
+		}
+		for _, v := range versions {
+			needed[v.Manifest] = true
+		}
+	})
+	return needed, errors.Join(append(errs, err)...)
+}
+
+// discard removes a tree. It leaves its place whole, by a rename, and is taken apart in tmp/.
+func (w *Writer) discard(path string) error {
+	dir, err := os.MkdirTemp(w.root.join(tmpDir), "gone-")
+	if err == nil {
+		err = os.Rename(path, filepath.Join(dir, "old"))
+	}
+	if err == nil {
+		err = removeAll(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("root: %w", err)
+	}
+	return nil
+}
+
+// removeAll is os.RemoveAll also where an ordinary user owns directories that they may not
+// change.
+func removeAll(path string) error {
+	err := os.RemoveAll(path)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	dir, openErr := os.OpenRoot(path)
+	if openErr != nil {
+		return err
+	}
+	// WalkDir calls before it reads a directory.
+	walkErr := fs.WalkDir(dir.FS(), ".", func(name string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() {
+			err = dir.Chmod(name, 0o700)
+		}
+		return err
+	})
+	if err := errors.Join(walkErr, dir.Close()); err != nil {
+		return err
+	}
+	return os.RemoveAll(path)
+}
