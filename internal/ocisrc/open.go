@@ -1,0 +1,149 @@
+package ocisrc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/ociv2-sync/ociv2-sync/translate"
+)
+
+var (
+	// ErrReference says that a reference is malformed, names a kind of source
+	// there is none of, or does not say which of several images is meant.
+	ErrReference = errors.New("bad image reference")
+	// ErrNotFound says that there is no such image, or that a part of it is
+	// not there.
+	ErrNotFound = errors.New("not found")
+)
+
+// Options steer Open.
+type Options struct {
+	// Platform, as OS/ARCH or OS/ARCH/VARIANT, is the one wanted; an image that
+	// is for another is an error. Empty means the machine's where an image
+	// comes for several platforms, and any where it comes for one.
+	Platform string
+}
+
+// Image is an open image. It implements translate.Source.
+type Image struct {
+	info *translate.ImageInfo
+	open func(ctx context.Context, i int) (io.ReadCloser, error)
+	// close frees what open needs.
+	close func() error
+}
+
+// Info describes the image.
+func (m *Image) Info() *translate.ImageInfo { return m.info }
+
+// Open opens the stored bytes of layer i, not verified.
+func (m *Image) Open(ctx context.Context, i int) (io.ReadCloser, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return m.open(ctx, i)
+}
+
+// Close frees the image; readers that Open returned must not be used any more.
+func (m *Image) Close() error { return m.close() }
+
+// Open opens the image that ref names, with the transport names and the meaning
+// of containers-transports(5):
+//
+//	oci:DIR[:REF]              an OCI layout; REF is a name in its index
+//	oci-archive:FILE[:REF]     the same in a tar
+//	docker-archive:FILE[:REF]  from docker save; REF is NAME[:TAG] or @INDEX
+//
+// The first colon after the transport ends DIR or FILE. REF may be left out where
+// there is only one image.
+//
+// Errors wrap ErrReference, ErrNotFound, or one of translate's ErrMalformed,
+// ErrMismatch and ErrUnsupported, where it is not the file system that fails.
+func Open(ctx context.Context, ref string, opts Options) (*Image, error) {
+	img, err := open(ctx, ref, opts)
+	if err != nil {
+		return nil, fmt.Errorf("ocisrc: %s: %w", ref, err)
+	}
+	return img, nil
+}
+
+func open(ctx context.Context, ref string, opts Options) (*Image, error) {
+	want, err := parsePlatform(opts.Platform)
+	if err != nil {
+		return nil, err
+	}
+	transport, rest, _ := strings.Cut(ref, ":")
+	name, tag, tagged := strings.Cut(rest, ":")
+	if name == "" || tagged && tag == "" {
+		return nil, fmt.Errorf("%w: want TRANSPORT:PATH[:REF]", ErrReference)
+	}
+	var img *Image
+	switch transport {
+	case "oci":
+		var root *os.Root
+		if root, err = os.OpenRoot(name); err != nil {
+			return nil, missing(err)
+		}
+		img, err = openLayout(ctx, root.FS(), root.Close, tag, want)
+	case "oci-archive", "docker-archive":
+		var archive *tarFS
+		if archive, err = openTar(ctx, name); err != nil {
+			return nil, missing(err)
+		}
+		if transport == "oci-archive" {
+			img, err = openLayout(ctx, archive, archive.Close, tag, want)
+		} else {
+			img, err = openDocker(archive, tag)
+		}
+	default:
+		return nil, fmt.Errorf("%w: no transport %q", ErrReference, transport)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if opts.Platform != "" && !matches(want, img.info.Platform) {
+		return nil, errors.Join(fmt.Errorf("%w: the image is for %s, not %s", ErrNotFound, platformName(img.info.Platform), opts.Platform), img.Close())
+	}
+	return img, nil
+}
+
+// missing adds ErrNotFound to the error of a file that does not exist.
+func missing(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	return err
+}
+
+// parsePlatform reads OS/ARCH[/VARIANT]; empty is the machine's.
+func parsePlatform(s string) (ocispec.Platform, error) {
+	if s == "" {
+		return ocispec.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH}, nil
+	}
+	parts := strings.Split(s, "/")
+	if len(parts) < 2 || len(parts) > 3 || slices.Contains(parts, "") {
+		return ocispec.Platform{}, fmt.Errorf("%w: platform %q is not OS/ARCH[/VARIANT]", ErrReference, s)
+	}
+	p := ocispec.Platform{OS: parts[0], Architecture: parts[1]}
+	if len(parts) == 3 {
+		p.Variant = parts[2]
+	}
+	return p, nil
+}
+
+// matches reports whether something for platform p serves whom wants want; a
+// variant that want does not name is any.
+func matches(want, p ocispec.Platform) bool {
+	return want.OS == p.OS && want.Architecture == p.Architecture && (want.Variant == "" || want.Variant == p.Variant)
+}
+
+func platformName(p ocispec.Platform) string {
+	return strings.TrimSuffix(p.OS+"/"+p.Architecture+"/"+p.Variant, "/")
+}
