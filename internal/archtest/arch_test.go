@@ -31,7 +31,7 @@ var edges = map[string][]string{
 
 	"translate":   {"catar", "toc"},
 	"chunkserver": {},
-	"seed":        {"chunk", "caibx", "catar", "toc", "store", "internal/tree", "internal/root"},
+	"seed":        {"chunk", "caibx", "toc"},
 
 	"internal/durable":  {},
 	"internal/tree":     {"chunk", "catar", "toc"},
@@ -39,7 +39,11 @@ var edges = map[string][]string{
 	"internal/ocisrc":   {"translate"},
 	"internal/repo":     {"chunk", "caibx", "catar", "toc", "store", "store/httpstore", "translate", "internal/durable"},
 	"internal/root":     {"internal/durable"},
-	"internal/assemble": {"chunk", "caibx", "catar", "toc", "store", "store/local", "seed", "internal/durable", "internal/tree", "internal/root"},
+	"internal/assemble": {"chunk", "caibx", "toc", "store", "seed", "internal/tree"},
+
+	"internal/pipe":     {},
+	"internal/archive":  {"chunk", "caibx", "catar", "store", "store/local", "store/httpstore", "internal/assemble", "internal/durable", "internal/ingest", "internal/pipe", "internal/tree"},
+	"internal/transfer": {"chunk", "caibx", "catar", "toc", "store", "store/local", "store/httpstore", "seed", "translate", "internal/assemble", "internal/durable", "internal/ingest", "internal/ocisrc", "internal/pipe", "internal/repo", "internal/root", "internal/tree"},
 
 	"internal/archtest": {},
 	"internal/testutil": {},

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/root"
+)
+
+// app is what every command works with: where it prints, and the options
+// common to all.
+type app struct {
+	stdout, stderr io.Writer
+	env            func(string) (string, bool)
+
+	root      string
+	jobs      int
+	retry     int
+	limitRate byteSize
+	json      bool
+	quiet     bool
+	progress  string
+	logLevel  string
+}
+
+// envPrefix begins the environment variables that give flags their defaults.
+const envPrefix = "OCIV2_SYNC_"
+
+func newRootCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "ociv2-sync",
+		Short: "Ship container images as casync archives, moving only what changed",
+		Long: `ociv2-sync publishes OCI images as casync chunk archives in a directory of
+plain static files, and pulls them onto devices that already have other
+images: every file whose bytes are anywhere on the device is taken from there,
+the rest is fetched as chunks. casync and desync read what it publishes.
+
+` + exitHelp + `
+Every flag can be given a default in the environment: --limit-rate is
+OCIV2_SYNC_LIMIT_RATE, and so on. OCIV2_SYNC_SEED takes several paths,
+separated by colons.`,
+		Example: `  # publish a release: REPO is a directory that any web server can serve
+  ociv2-sync push oci:build/rootfs:v1 /srv/www/images/app:v1
+
+  # on the device: see what it would cost, then pull
+  ociv2-sync plan --seed /var/lib/images https://images.example/app:v1
+  ociv2-sync pull --seed /var/lib/images https://images.example/app:v1`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return usageError{fmt.Errorf("no command given; see %s --help", cmd.CommandPath())}
+		},
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.defaults(cmd.Flags()) },
+	}
+	cmd.SetOut(a.stdout)
+	cmd.SetErr(a.stderr)
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+	})
+	f := cmd.PersistentFlags()
+	f.StringVar(&a.root, "root", "", "directory of the images on this device (default /var/lib/images for root, else the XDG data directory)")
+	f.IntVar(&a.jobs, "jobs", 16, "requests in flight at a time")
+	f.IntVar(&a.retry, "retry", 5, "times a failed request is repeated")
+	f.Var(&a.limitRate, "limit-rate", "most bytes received per second, e.g. 500K or 2M (default unlimited)")
+	f.BoolVar(&a.json, "json", false, "print the result, or the error, as one JSON object")
+	f.BoolVarP(&a.quiet, "quiet", "q", false, "print nothing but results and errors")
+	f.StringVar(&a.progress, "progress", "auto", "how to show progress: auto, plain or none")
+	f.StringVarP(&a.logLevel, "log-level", "l", "warn", "least severe message to print: debug, info, warn or error")
+	for _, add := range []func(*app) *cobra.Command{
+		newMakeCommand, newExtractCommand, newListCommand, newDigestCommand,
+		//HOLD1
+		//HOLD2
+	} {
+		sub := add(a)
+		if sub.Args != nil {
+			sub.Args = usageArgs(sub.Args)
+		}
+		cmd.AddCommand(sub)
+	}
+	return cmd
+}
+
+// usageArgs makes the errors of an argument check usage errors.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError{fmt.Errorf("%w; usage: %s", err, cmd.UseLine())}
+		}
+		return nil
+	}
+}
+
+// defaults gives the flags that were not set their values from the
+// environment, and checks the common ones.
+func (a *app) defaults(flags *pflag.FlagSet) error {
+	var err error
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Changed || err != nil || f.Name == "help" {
+			return
+		}
+		name := envPrefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		value, ok := a.env(name)
+		if !ok {
+			return
+		}
+		values := []string{value}
+		if _, several := f.Value.(pflag.SliceValue); several {
+			values = strings.Split(value, ":")
+		}
+		for _, v := range values {
+			if e := flags.Set(f.Name, v); e != nil {
+				err = usageError{fmt.Errorf("%s in the environment: %w", name, e)}
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	switch a.progress {
+	case "auto", "plain", "none":
+	default:
+		return usageError{fmt.Errorf("--progress is auto, plain or none, not %q", a.progress)}
+	}
+	if a.jobs < 1 || a.jobs > 1024 {
+		return usageError{fmt.Errorf("--jobs is 1 to 1024, not %d", a.jobs)}
+	}
+	if a.retry < 0 {
+		return usageError{fmt.Errorf("--retry is 0 or more, not %d", a.retry)}
+	}
+	var level slog.Level
+	if e := level.UnmarshalText([]byte(a.logLevel)); e != nil {
+		return usageError{fmt.Errorf("--log-level is debug, info, warn or error, not %q", a.logLevel)}
+	}
+	if a.root == "" {
+		get := func(name string) string { v, _ := a.env(name); return v }
+		a.root, err = root.DefaultPath(os.Geteuid(), get)
+	}
+	return err
+}
+
+// logger returns the logger for the libraries, which writes to stderr.
+func (a *app) logger() *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(a.logLevel)) // checked by defaults
+	if a.quiet {
+		level = slog.LevelError
+	}
+	return slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{
+		Level: level,
+		ReplaceAttr: func(groups []string, at slog.Attr) slog.Attr {
+			if at.Key == slog.TimeKey && len(groups) == 0 {
+				return slog.Attr{}
+			}
+			return at
+		},
+	}))
+}
+
+// say prints a line about what is going on, for people.
+func (a *app) say(format string, args ...any) {
+	if !a.quiet && !a.json {
+		fmt.Fprintf(a.stderr, format+"\n", args...)
+	}
+}
+
+// print prints a result: v as JSON with --json, else what text writes.
+func (a *app) print(v any, text func(w io.Writer)) error {
+	if !a.json {
+		text(a.stdout)
+		return nil
+	}
+	enc := json.NewEncoder(a.stdout)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("print the result: %w", err)
+	}
+	return nil
+}
+
+// fail prints the error that ends the program.
+func (a *app) fail(err error, code int) {
+	if a.json {
+		type failure struct {
+			Message string `json:"message"`
+			Exit    int    `json:"exit"`
+		}
+		_ = a.print(struct {
+			Error failure `json:"error"`
+		}{failure{err.Error(), code}}, nil) // nowhere is left to report a broken stdout
+		return
+	}
+	fmt.Fprintf(a.stderr, "ociv2-sync: %s\n", oneLine(err))
+}
+
+// oneLine folds an error into one line, without control characters that an
+// object's name may have brought along.
+func oneLine(err error) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, err.Error())
+}
+
+// terminal reports whether stderr is a terminal.
+func (a *app) terminal() bool {
+	f, ok := a.stderr.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}

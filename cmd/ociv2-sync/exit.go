@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"syscall"
+
+	"github.com/ociv2-sync/ociv2-sync/caibx"
+	"github.com/ociv2-sync/ociv2-sync/catar"
+	"github.com/ociv2-sync/ociv2-sync/internal/archive"
+	"github.com/ociv2-sync/ociv2-sync/internal/assemble"
+	"github.com/ociv2-sync/ociv2-sync/internal/durable"
+	"github.com/ociv2-sync/ociv2-sync/seed"
+	"github.com/ociv2-sync/ociv2-sync/store"
+	"github.com/ociv2-sync/ociv2-sync/toc"
+	"github.com/ociv2-sync/ociv2-sync/translate"
+)
+
+// The exit codes. They are stable; exitHelp tells them to people.
+const (
+	exitDone     = 0
+	exitFailed   = 1
+	exitUsage    = 2
+	exitNotFound = 3
+	exitCorrupt  = 4
+	exitBudget   = 5
+	exitNetwork  = 6
+	exitSpace    = 7
+	exitSignal   = 128 // plus the number of the signal
+)
+
+const exitHelp = `Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found (image, tag, chunk),
+4 verification failed (corrupt, malformed or forged data), 5 over the budget of
+--max-bytes, 6 network failure after all retries, 7 not enough space,
+130 interrupted (SIGINT), 143 terminated (SIGTERM).`
+
+// usageError is a mistake in the command line.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+// signalError is what cancels the context when a signal arrives.
+type signalError struct{ sig syscall.Signal }
+
+func (e signalError) Error() string {
+	if e.sig == syscall.SIGINT {
+		return "interrupted"
+	}
+	return "terminated"
+}
+
+// Is makes a signal a cancellation for those who ask.
+func (e signalError) Is(target error) bool { return target == context.Canceled }
+
+// exitCode returns the exit code for an error.
+func exitCode(err error) int {
+	if sig, ok := errors.AsType[signalError](err); ok {
+		return exitSignal + int(sig.sig)
+	}
+	if _, ok := errors.AsType[usageError](err); ok {
+		return exitUsage
+	}
+	for _, c := range []struct {
+		code    int
+		targets []error
+	}{
+		{exitUsage, []error{archive.ErrUsage, durable.ErrOccupied}},
+		{exitNetwork, []error{store.ErrNetwork}},
+		{exitCorrupt, []error{
+			store.ErrCorrupt, store.ErrTooLarge, caibx.ErrMalformed, catar.ErrMalformed, catar.ErrUnsupported,
+			toc.ErrInvalid, toc.ErrContent, seed.ErrSpace, assemble.ErrContent,
+			translate.ErrMalformed, translate.ErrMismatch, translate.ErrLimit, translate.ErrUnsupported,
+		}},
+		{exitNotFound, []error{store.ErrNotFound, fs.ErrNotExist}},
+	} {
+		for _, t := range c.targets {
+			if errors.Is(err, t) {
+				return c.code
+			}
+		}
+	}
+	return exitFailed
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ociv2-sync/ociv2-sync/catar"
+	"github.com/ociv2-sync/ociv2-sync/internal/archive"
+	"github.com/ociv2-sync/ociv2-sync/internal/tree"
+)
+
+type extractOptions struct {
+	input         inputFlags
+	with, without []string
+	delete        yesNo
+	punchHoles    yesNo
+	undoImmutable yesNo
+}
+
+func newExtractCommand(a *app) *cobra.Command {
+	o := extractOptions{delete: true, punchHoles: true}
+	cmd := &cobra.Command{
+		Use:   "extract INPUT [PATH]",
+		Short: "Extract a casync archive or blob",
+		Long: `Extract makes the directory PATH what an archive (.catar, or - for standard
+input) or the index of one (.caidx) says, or writes the file PATH from the index
+of a blob (.caibx). An index may be a URL. A directory that is not there appears
+when it is complete; one that is there is changed in place, and what the archive
+does not have is deleted from it unless --delete=no.`,
+		Example: `  ociv2-sync extract tree.caidx /srv/tree
+  ociv2-sync extract --store=https://images.example/default.castr \
+      https://images.example/app/v1.caidx /srv/app
+  ociv2-sync extract disk.caibx disk.img`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.runExtract(cmd, args, &o) },
+	}
+	o.input.add(cmd)
+	f := cmd.Flags()
+	f.StringArrayVar(&o.with, "with", nil, "restore this feature or set of features, and no others; repeatable")
+	f.StringArrayVar(&o.without, "without", nil, "do not restore this feature or set of features; repeatable")
+	f.Var(&o.delete, "delete", "delete what the archive does not have")
+	f.Var(&o.punchHoles, "punch-holes", "make files sparse where they are zero")
+	f.Var(&o.undoImmutable, "undo-immutable", "take the immutable attribute from what has to go")
+	return cmd
+}
+
+func (a *app) runExtract(cmd *cobra.Command, args []string, o *extractOptions) error {
+	dest := "."
+	if len(args) > 1 {
+		dest = args[1]
+	}
+	flags, err := catar.ParseNames(o.with, o.without)
+	if err != nil {
+		return usageError{err}
+	}
+	return a.withInput(cmd, args[0], &o.input, 0, func(in *archive.Input) error {
+		notes, err := archive.Extract(cmd.Context(), in, dest, tree.ExtractOptions{
+			Flags: flags, Umask: umask(), KeepOthers: !bool(o.delete),
+			PunchHoles: bool(o.punchHoles), UndoImmutable: bool(o.undoImmutable),
+		})
+		if err != nil {
+			return err
+		}
+		if err := a.unrestored(notes); err != nil {
+			return err
+		}
+		return a.print(struct {
+			Path string `json:"path"`
+		}{dest}, func(io.Writer) {})
+	})
+}

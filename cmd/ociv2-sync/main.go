@@ -1,0 +1,67 @@
+// Command ociv2-sync publishes OCI images as casync archives and pulls them,
+// fetching only what a device does not already have. See README.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr, os.LookupEnv)) }
+
+// softMemory is the heap above which the collector works harder, in bytes: a
+// device at the end of a slow link is small, and the work is bound by the
+// network or by hashing, not by the collector.
+const softMemory = 64 << 20
+
+// run is the whole program, for main and for the tests.
+func run(args []string, stdout, stderr io.Writer, env func(string) (string, bool)) int {
+	if _, set := env("GOMEMLIMIT"); !set {
+		debug.SetMemoryLimit(softMemory)
+	}
+	ctx, stop := withSignals(context.Background())
+	defer stop()
+	a := &app{stdout: stdout, stderr: stderr, env: env}
+	root := newRootCommand(a)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	// An interrupt shows as whatever it interrupted; the signal says it better.
+	var sig signalError
+	if cause := context.Cause(ctx); errors.As(cause, &sig) {
+		err = sig
+	}
+	code := exitCode(err)
+	a.fail(err, code)
+	return code
+}
+
+// withSignals returns a context that SIGINT and SIGTERM cancel, with a
+// signalError as the cause. A second signal kills the program as usual.
+func withSignals(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, syscall.SIGINT, syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case s := <-ch:
+			signal.Stop(ch)
+			cancel(signalError{s.(syscall.Signal)})
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(ch)
+		cancel(nil)
+		<-done
+	}
+}

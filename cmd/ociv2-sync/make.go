@@ -1,0 +1,103 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ociv2-sync/ociv2-sync/chunk"
+	"github.com/ociv2-sync/ociv2-sync/internal/archive"
+)
+
+type makeOptions struct {
+	features  featureFlags
+	store     string
+	chunkSize string
+	what      string
+}
+
+func newMakeCommand(a *app) *cobra.Command {
+	var o makeOptions
+	cmd := &cobra.Command{
+		Use:   "make OUTPUT [PATH]",
+		Short: "Make a casync archive or index of a directory or blob",
+		Long: `Make writes what casync's verb of that name writes, byte for byte: an archive
+of the directory PATH (OUTPUT ends in .catar, or is - for standard output), a
+chunk index of that archive (.caidx), or a chunk index of the file PATH
+(.caibx). PATH is the current directory if it is not given. The digest of the
+whole stream is printed.`,
+		Example: `  ociv2-sync make tree.catar /srv/tree
+  ociv2-sync make --store=/srv/default.castr tree.caidx /srv/tree
+  ociv2-sync make --with=unix --chunk-size=128K tree.caidx /srv/tree
+  ociv2-sync make disk.caibx disk.img`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.runMake(cmd, args, &o) },
+	}
+	o.features.add(cmd)
+	f := cmd.Flags()
+	f.StringVar(&o.store, "store", "", "directory of the chunk store (default default.castr beside OUTPUT)")
+	f.StringVar(&o.chunkSize, "chunk-size", "auto", "AVG or MIN:AVG:MAX bytes of a chunk, with K, M or G")
+	f.StringVar(&o.what, "what", "", "what to make, whatever OUTPUT ends in: archive, archive-index or blob-index")
+	return cmd
+}
+
+func (a *app) runMake(cmd *cobra.Command, args []string, o *makeOptions) error {
+	output, source := args[0], "."
+	if len(args) > 1 {
+		source = args[1]
+	}
+	opts := archive.MakeOptions{Kind: archive.KindOf(output), Store: o.store}
+	var err error
+	switch {
+	case o.what != "":
+		if opts.Kind, err = archive.ParseKind(o.what); err != nil {
+			return err
+		}
+	case output == "-":
+		opts.Kind = archive.Archive
+	case opts.Kind == archive.Unknown:
+		return usageError{fmt.Errorf("%q does not end in .catar, .caidx or .caibx; say --what is to be made", output)}
+	}
+	if opts.Flags, err = o.features.flags(); err != nil {
+		return err
+	}
+	if opts.Params, err = chunk.ParseParams(o.chunkSize); err != nil {
+		return usageError{err}
+	}
+	if opts.Store == "" {
+		opts.Store = archive.DefaultStore(output)
+	}
+	m := a.meter(bar{name: "read"})
+	last := int64(0)
+	opts.Progress = func(done int64) {
+		m.add(0, done-last)
+		last = done
+	}
+	made, err := archive.Make(cmd.Context(), source, output, a.stdout, opts)
+	m.stop()
+	if err != nil {
+		return err
+	}
+	return a.printMade(made, output)
+}
+
+func (a *app) printMade(made *archive.Made, output string) error {
+	type result struct {
+		Digest string `json:"digest"`
+		Size   int64  `json:"size"`
+		Chunks int    `json:"chunks,omitempty"`
+		New    int    `json:"newChunks,omitempty"`
+		Packed int64  `json:"newBytes,omitempty"`
+	}
+	r := result{Digest: made.Digest.String(), Size: made.Size}
+	if x := made.Index; x != nil {
+		r.Chunks, r.New, r.Packed = len(x.Index.Chunks), x.New.Chunks, x.Packed
+		a.say("%d chunks, %d of them new, which take %s", r.Chunks, r.New, human(r.Packed))
+	}
+	if output == "-" {
+		a.say("%s", r.Digest) // standard output is the archive
+		return nil
+	}
+	return a.print(r, func(w io.Writer) { fmt.Fprintln(w, r.Digest) })
+}

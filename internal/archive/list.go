@@ -1,0 +1,95 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/ociv2-sync/ociv2-sync/catar"
+)
+
+// List calls show with every node of an archive, in order, and its path,
+// "." for the root.
+func List(ctx context.Context, in *Input, show func(path string, e *catar.Entry) error) error {
+	if !in.IsArchive() {
+		return fmt.Errorf("archive: %w: only archives and their indexes can be listed", ErrUsage)
+	}
+	return in.Read(ctx, func(_ context.Context, r io.Reader) error {
+		cr := catar.NewReader(r)
+		var dirs []string // of the open directories, by depth
+		for {
+			e, err := cr.Next()
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			path := "."
+			switch {
+			case e.Depth == 1:
+				path = e.Name
+			case e.Depth > 1:
+				path = dirs[e.Depth-1] + "/" + e.Name
+			}
+			dirs = append(dirs[:e.Depth], path)
+			if err := show(path, e); err != nil {
+				return err
+			}
+		}
+	})
+}
+
+// Line is how casync lists a node: the mode as ls(1) shows it and the path,
+// with all bytes escaped that a terminal or a shell could take amiss.
+func Line(path string, e *catar.Entry) string {
+	return modeString(e.Mode) + " " + escape(path)
+}
+
+// modeString returns the mode as ls(1) shows it.
+func modeString(mode uint32) string {
+	s := []byte("?rwxrwxrwx")
+	for t, c := range map[uint32]byte{
+		catar.ModeRegular: '-', catar.ModeDir: 'd', catar.ModeSymlink: 'l', catar.ModeBlock: 'b',
+		catar.ModeChar: 'c', catar.ModeFIFO: 'p', catar.ModeSocket: 's',
+	} {
+		if mode&catar.ModeType == t {
+			s[0] = c
+		}
+	}
+	for i := range 9 {
+		if mode&(1<<(8-i)) == 0 {
+			s[1+i] = '-'
+		}
+	}
+	for _, x := range []struct {
+		bit  uint32
+		at   int
+		with string // instead of "-" and "x"
+	}{{0o4000, 3, "Ss"}, {0o2000, 6, "Ss"}, {0o1000, 9, "Tt"}} {
+		switch {
+		case mode&x.bit == 0:
+		case s[x.at] == '-':
+			s[x.at] = x.with[0]
+		default:
+			s[x.at] = x.with[1]
+		}
+	}
+	return string(s)
+}
+
+// escape writes all but printable ASCII, and the backslash, as three octal
+// digits.
+func escape(path string) string {
+	var b strings.Builder
+	for i := range len(path) {
+		if c := path[i]; c <= ' ' || c >= 0x7f || c == '\\' {
+			fmt.Fprintf(&b, `\%03o`, c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}

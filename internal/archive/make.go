@@ -1,0 +1,165 @@
+package archive
+
+import (
+	"context"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+
+	"github.com/ociv2-sync/ociv2-sync/catar"
+	"github.com/ociv2-sync/ociv2-sync/chunk"
+	"github.com/ociv2-sync/ociv2-sync/internal/durable"
+	"github.com/ociv2-sync/ociv2-sync/internal/ingest"
+	"github.com/ociv2-sync/ociv2-sync/internal/pipe"
+	"github.com/ociv2-sync/ociv2-sync/internal/tree"
+	"github.com/ociv2-sync/ociv2-sync/store/local"
+)
+
+// MakeOptions are the options of Make. Flags and Params must be set.
+type MakeOptions struct {
+	// Kind is what to make.
+	Kind Kind
+	// Flags are the features of the archive; they also choose the digest.
+	Flags catar.Flags
+	// Params are the chunk sizes of an index.
+	Params chunk.Params
+	// Store is the directory of the chunk store for an index, made if it is
+	// not there.
+	Store string
+	// Shift is applied to the owners of an archive.
+	Shift tree.IDShift
+	// Jobs is the number of chunks worked on at a time; 0 means GOMAXPROCS.
+	Jobs int
+	// Progress is called with the number of bytes of the stream so far.
+	Progress func(done int64)
+}
+
+// Made is what Make made.
+type Made struct {
+	// Digest is that of the whole stream, which casync prints as well.
+	Digest chunk.ID
+	// Size is the length of the stream in bytes.
+	Size int64
+	// Index says more where an index was made; it is nil otherwise.
+	Index *ingest.Result
+}
+
+// Make writes an archive of the directory at source, or an index of that or
+// of the file at source, to the file at output; "-" is standard output, for an
+// archive alone. The output appears when it is complete.
+func Make(ctx context.Context, source, output string, stdout io.Writer, opts MakeOptions) (*Made, error) {
+	if opts.Kind == Archive {
+		return makeArchive(ctx, source, output, stdout, opts)
+	}
+	st, err := local.Open(opts.Store, local.Options{Create: true})
+	if err != nil {
+		return nil, err
+	}
+	defer st.Close()
+	made := &Made{}
+	h := opts.algorithm().New()
+	flags := opts.Flags
+	if opts.Kind == BlobIndex {
+		// A blob has no features but the digest; casync also leaves the bits
+		// of what it was told to exclude.
+		flags &= catar.SHA512_256 | catar.ExcludeFile | catar.ExcludeSubmounts | catar.ExcludeNoDump
+	}
+	err = pipe.Run(ctx, func(ctx context.Context, w io.Writer) error {
+		return opts.stream(ctx, source, io.MultiWriter(w, h))
+	}, func(ctx context.Context, r io.Reader) (err error) {
+		made.Index, err = ingest.Stream(ctx, r, ingest.Options{
+			Params: opts.Params, FeatureFlags: uint64(flags), Store: st, Jobs: opts.Jobs, Progress: opts.Progress,
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	// The chunks are on the disk before the index that names them.
+	if err := st.Flush(); err != nil {
+		return nil, err
+	}
+	made.Digest, made.Size = sum(h), int64(made.Index.Index.Size())
+	return made, writeOutput(output, stdout, func(w io.Writer) error {
+		_, err := made.Index.Index.WriteTo(w)
+		return err
+	})
+}
+
+func makeArchive(ctx context.Context, source, output string, stdout io.Writer, opts MakeOptions) (*Made, error) {
+	made := &Made{}
+	h := opts.algorithm().New()
+	err := writeOutput(output, stdout, func(w io.Writer) error {
+		n := &counter{progress: opts.Progress}
+		err := opts.stream(ctx, source, io.MultiWriter(w, h, n))
+		made.Size = n.n
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	made.Digest = sum(h)
+	return made, nil
+}
+
+// stream writes what is to be archived or indexed.
+func (o *MakeOptions) stream(ctx context.Context, source string, w io.Writer) error {
+	if o.Kind != BlobIndex {
+		return tree.Encode(ctx, source, tree.EncodeOptions{Flags: o.Flags, Shift: o.Shift}, w)
+	}
+	f, err := os.Open(source)
+	if err != nil {
+		return fmt.Errorf("archive: %w", err)
+	}
+	defer f.Close()
+	if _, err := io.Copy(w, f); err != nil {
+		return fmt.Errorf("archive: %w", err)
+	}
+	return nil
+}
+
+func (o *MakeOptions) algorithm() chunk.Algorithm { return algorithm(o.Flags) }
+
+// algorithm returns the digest that feature flags choose.
+func algorithm(f catar.Flags) chunk.Algorithm {
+	if f&catar.SHA512_256 != 0 {
+		return chunk.SHA512_256
+	}
+	return chunk.SHA256
+}
+
+func sum(h hash.Hash) chunk.ID { return chunk.ID(h.Sum(nil)) }
+
+// counter counts what is written.
+type counter struct {
+	n        int64
+	progress func(int64)
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	c.n += int64(len(p))
+	if c.progress != nil {
+		c.progress(c.n)
+	}
+	return len(p), nil
+}
+
+// writeOutput has write write a file that appears when it is complete.
+func writeOutput(output string, stdout io.Writer, write func(io.Writer) error) error {
+	if output == "-" {
+		return write(stdout)
+	}
+	f, err := durable.Create(output, 0o644)
+	if err != nil {
+		return fmt.Errorf("archive: %w", err)
+	}
+	defer f.Close()
+	if err := write(f); err != nil {
+		return err
+	}
+	if err := f.Commit(); err != nil {
+		return fmt.Errorf("archive: %w", err)
+	}
+	return nil
+}
