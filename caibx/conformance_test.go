@@ -6,6 +6,7 @@ import (
 	"crypto/cipher"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -50,7 +51,7 @@ func index(tb testing.TB, b []byte, p chunk.Params, alg chunk.Algorithm) *caibx.
 	}
 	for {
 		piece, err := c.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return x
 		}
 		if err != nil {

@@ -70,7 +70,7 @@ func cut(tb testing.TB, r io.Reader, p Params, want []byte) []int {
 	end := 0
 	for {
 		b, err := c.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			if end != len(want) {
 				tb.Fatalf("the chunks end at %d of %d", end, len(want))
 			}
@@ -135,8 +135,19 @@ func TestCutTest(t *testing.T) {
 }
 
 var someParams = []Params{
-	{1, 16, 64}, {12, 48, 192}, {1, 64, 256}, {48, 48, 49}, {49, 49, 50}, {20, 30, 48}, {64, 64, 256},
-	{64, 256, 256}, {250, 1000, 4000}, {3000, 3000, 9000}, {1, 10 << 20, 20 << 20}, {32, 32, 32}, {100, 100, 100},
+	{1, 16, 64},
+	{12, 48, 192},
+	{1, 64, 256},
+	{48, 48, 49},
+	{49, 49, 50},
+	{20, 30, 48},
+	{64, 64, 256},
+	{64, 256, 256},
+	{250, 1000, 4000},
+	{3000, 3000, 9000},
+	{1, 10 << 20, 20 << 20},
+	{32, 32, 32},
+	{100, 100, 100},
 }
 
 func TestChunkerAgainstReference(t *testing.T) {
@@ -209,7 +220,7 @@ func TestChunkerErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Next(); err == nil || err == io.EOF {
+	if _, err := c.Next(); err == nil || err == io.EOF { //nolint:errorlint // the bare value is what must not come
 		t.Errorf("error %v", err)
 	}
 	c, err = NewChunker(stuck{}, DefaultParams())

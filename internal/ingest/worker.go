@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/store"
@@ -67,9 +68,7 @@ func (w *worker) do(ctx context.Context, b *batch) error {
 		w.ids = append(w.ids, nil)
 	}
 	w.ids[b.serial] = ids
-	for id, size := range sizes {
-		w.sizes[id] = size
-	}
+	maps.Copy(w.sizes, sizes)
 	r := &w.result
 	r.New.Chunks += put.Chunks
 	r.New.Bytes += put.Bytes

@@ -113,7 +113,7 @@ func readObject(resp *http.Response, limit int64) ([]byte, error) {
 		switch {
 		case int64(len(b)) > limit:
 			return nil, fmt.Errorf("%w: more than %d bytes", store.ErrTooLarge, limit)
-		case err == io.EOF: //nolint:errorlint // the bare value alone is the end
+		case err == io.EOF:
 			return b, nil
 		case err != nil:
 			return nil, err
