@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -422,20 +421,14 @@ func TestOpenWhatOtherToolsWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	run := func(name string, args ...string) {
-		t.Helper()
-		if out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput(); err != nil {
-			t.Fatalf("%s %v: %v\n%s", name, args, err, out)
-		}
-	}
-	run("umoci", "init", "--layout", layout)
-	run("umoci", "new", "--image", layout+":v1")
-	run("umoci", "insert", "--image", layout+":v1", src, "/")
-	run("umoci", "insert", "--image", layout+":v1", filepath.Join(dir, "more"), "/more")
-	run("umoci", "insert", "--image", layout+":v1", "--whiteout", "/more")
-	run("skopeo", "copy", "oci:"+layout+":v1", "oci-archive:"+dir+"/oci.tar:v1")
-	run("skopeo", "copy", "oci:"+layout+":v1", "docker-archive:"+dir+"/docker.tar:a/b:v1")
-	run("skopeo", "copy", "oci:"+layout+":v1", "oci:"+dir+"/zstd:v1", "--dest-compress-format=zstd", "--dest-compress")
+	run(t, "umoci", "init", "--layout", layout)
+	run(t, "umoci", "new", "--image", layout+":v1")
+	run(t, "umoci", "insert", "--image", layout+":v1", src, "/")
+	run(t, "umoci", "insert", "--image", layout+":v1", filepath.Join(dir, "more"), "/more")
+	run(t, "umoci", "insert", "--image", layout+":v1", "--whiteout", "/more")
+	run(t, "skopeo", "copy", "oci:"+layout+":v1", "oci-archive:"+dir+"/oci.tar:v1")
+	run(t, "skopeo", "copy", "oci:"+layout+":v1", "docker-archive:"+dir+"/docker.tar:a/b:v1")
+	run(t, "skopeo", "copy", "oci:"+layout+":v1", "oci:"+dir+"/zstd:v1", "--dest-compress-format=zstd", "--dest-compress")
 
 	want, err := names(t, "oci:"+layout+":v1", Options{})
 	if err != nil || len(want) < 10 || slices.Contains(want, "more") {
