@@ -226,3 +226,10 @@ func deref(e *catar.Entry) string {
 	}
 	return fmt.Sprintf("ACL %+v default %+v", e.ACL, e.DefaultACL)
 }
+
+func chmod(t *testing.T, path string, mode uint32) {
+	t.Helper()
+	if err := unix.Chmod(path, mode); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -72,15 +73,13 @@ var ErrExclude = errors.New("not an exclude rule")
 
 func parseRule(line string) (rule, error) {
 	var r rule
-	line, r.negative = strings.CutPrefix(line, "!")
-	line, r.dirOnly = strings.CutSuffix(line, "/")
-	r.anchored = r.dirOnly || strings.Contains(line, "/")
-	line = strings.TrimPrefix(line, "/")
-	r.parts = strings.Split(line, "/")
-	for _, p := range r.parts {
-		if p == "" || p == "." || p == ".." {
-			return rule{}, fmt.Errorf("%w: %q", ErrExclude, line)
-		}
+	rest, negative := strings.CutPrefix(line, "!")
+	r.negative = negative
+	r.dirOnly = strings.HasSuffix(rest, "/")
+	r.anchored = strings.Contains(rest, "/")
+	r.parts = strings.FieldsFunc(rest, func(c rune) bool { return c == '/' })
+	if len(r.parts) == 0 || slices.Contains(r.parts, ".") || slices.Contains(r.parts, "..") {
+		return rule{}, fmt.Errorf("%w: %q", ErrExclude, line)
 	}
 	return r, nil
 }

@@ -60,12 +60,19 @@ func matchBracket(pattern string, c byte) (size int, ok, closed bool) {
 	if negate {
 		i++
 	}
+	valid := true
 	for first := true; i < len(pattern); first = false {
 		if pattern[i] == ']' && !first {
-			return i + 1, ok != negate, true
+			return i + 1, valid && ok != negate, true
 		}
-		if class, n := charClass(pattern[i:]); n > 0 {
-			ok = ok || inClass(class, c)
+		if class, n := enclosed(pattern[i:], ':'); n > 0 {
+			in, known := inClass(class, c)
+			ok, valid = ok || in, valid && known
+			i += n
+			continue
+		}
+		if same, n := enclosed(pattern[i:], '='); n > 0 {
+			ok, valid = ok || same == string([]byte{c}), valid && len(same) == 1
 			i += n
 			continue
 		}
@@ -76,61 +83,70 @@ func matchBracket(pattern string, c byte) (size int, ok, closed bool) {
 			hi, n = bracketByte(pattern[i+1:])
 			i += 1 + n
 		}
-		ok = ok || lo <= c && c <= hi
+		valid = valid && lo >= 0 && hi >= 0
+		ok = ok || lo <= int(c) && int(c) <= hi
 	}
 	return 0, false, false
 }
 
 // bracketByte returns the byte that begins a bracket expression's rest, which
-// may be escaped, and its length.
-func bracketByte(s string) (byte, int) {
+// may be escaped or a collating symbol, and how long it is written. A symbol
+// that is no single byte is -1.
+func bracketByte(s string) (b, size int) {
+	if symbol, n := enclosed(s, '.'); n > 0 {
+		if len(symbol) != 1 {
+			return -1, n
+		}
+		return int(symbol[0]), n
+	}
 	if s[0] == '\\' && len(s) > 1 {
-		return s[1], 2
+		return int(s[1]), 2
 	}
-	return s[0], 1
+	return int(s[0]), 1
 }
 
-// charClass returns the class in s if it begins with one, as "[:alpha:]" does,
-// and its length.
-func charClass(s string) (string, int) {
-	rest, ok := strings.CutPrefix(s, "[:")
+// enclosed returns what stands in s between "[" with a mark and the mark with
+// "]", as alpha does in "[:alpha:]", and the length of all. The length is 0 if
+// s does not begin so.
+func enclosed(s string, mark byte) (inner string, size int) {
+	if len(s) < 2 || s[0] != '[' || s[1] != mark {
+		return "", 0
+	}
+	inner, _, ok := strings.Cut(s[2:], string([]byte{mark, ']'}))
 	if !ok {
 		return "", 0
 	}
-	class, _, ok := strings.Cut(rest, ":]")
-	if !ok {
-		return "", 0
-	}
-	return class, len(class) + 4
+	return inner, len(inner) + 4
 }
 
-func inClass(class string, c byte) bool {
+// inClass reports whether a byte is in a named class, and whether there is one.
+func inClass(class string, c byte) (in, known bool) {
 	lower, upper, digit := 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9'
 	switch class {
 	case "alpha":
-		return lower || upper
+		return lower || upper, true
 	case "lower":
-		return lower
+		return lower, true
 	case "upper":
-		return upper
+		return upper, true
 	case "digit":
-		return digit
+		return digit, true
 	case "alnum":
-		return lower || upper || digit
+		return lower || upper || digit, true
 	case "xdigit":
-		return digit || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
+		return digit || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F', true
 	case "space":
-		return c == ' ' || '\t' <= c && c <= '\r'
+		return c == ' ' || '\t' <= c && c <= '\r', true
 	case "blank":
-		return c == ' ' || c == '\t'
+		return c == ' ' || c == '\t', true
 	case "punct":
-		return '!' <= c && c <= '~' && !lower && !upper && !digit
+		return '!' <= c && c <= '~' && !lower && !upper && !digit, true
 	case "print":
-		return ' ' <= c && c <= '~'
+		return ' ' <= c && c <= '~', true
 	case "graph":
-		return '!' <= c && c <= '~'
+		return '!' <= c && c <= '~', true
 	case "cntrl":
-		return c < ' ' || c == 0x7f
+		return c < ' ' || c == 0x7f, true
 	}
-	return false
+	return false, false
 }
