@@ -1,0 +1,80 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/ociv2-sync/ociv2-sync/store"
+)
+
+// Files reads the files of a repository.
+type Files interface {
+	// ReadFile returns the contents of the file at path, slash-separated and
+	// relative to the repository. The error wraps store.ErrNotFound when there
+	// is none and store.ErrTooLarge when it is longer than limit bytes.
+	ReadFile(ctx context.Context, path string, limit int64) ([]byte, error)
+	// String names the repository for messages, without secrets.
+	String() string
+}
+
+// Dir is a repository in a local directory. It implements Files.
+type Dir struct {
+	root *os.Root
+}
+
+// OpenDir opens the directory at path, which must exist.
+func OpenDir(path string) (*Dir, error) {
+	root, err := os.OpenRoot(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("repo: %s: %w", path, store.ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("repo: %w", err)
+	}
+	return &Dir{root: root}, nil
+}
+
+// Close closes the directory.
+func (d *Dir) Close() error { return d.root.Close() }
+
+// String returns the path.
+func (d *Dir) String() string { return d.root.Name() }
+
+// ReadFile implements Files. Symbolic links that leave the repository are
+// errors.
+func (d *Dir) ReadFile(ctx context.Context, path string, limit int64) (_ []byte, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	st, err := d.root.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, store.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	// Opening a FIFO would wait for ever.
+	if !st.Mode().IsRegular() {
+		return nil, malformed("not a regular file")
+	}
+	f, err := d.root.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	var b bytes.Buffer
+	b.Grow(int(min(st.Size(), limit)) + bytes.MinRead)
+	n, err := io.Copy(&b, io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if n > limit {
+		return nil, fmt.Errorf("%w: more than %d bytes", store.ErrTooLarge, limit)
+	}
+	return b.Bytes(), nil
+}

@@ -1,0 +1,224 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/ociv2-sync/ociv2-sync/caibx"
+	"github.com/ociv2-sync/ociv2-sync/catar"
+	"github.com/ociv2-sync/ociv2-sync/toc"
+	"github.com/ociv2-sync/ociv2-sync/translate"
+)
+
+// Image is an image in a repository whose manifest has been read.
+type Image struct {
+	// Ref is the reference that it was opened by.
+	Ref Ref
+	// Digest names the manifest, whose bytes are ManifestBytes.
+	Digest        digest.Digest
+	Manifest      *translate.Manifest
+	ManifestBytes []byte
+	// Config is the image's config, byte for byte.
+	Config []byte
+	// Serial and Pushed say which push of the tag this is and when it was; zero
+	// for an image opened by digest.
+	Serial uint64
+	Pushed time.Time
+
+	files Files
+}
+
+// Open reads the image that ref names from files, which are those of ref's
+// repository. By tag that is one file, TAG.json; by digest it is two. The error
+// wraps store.ErrNotFound when there is no such image; ErrMalformed,
+// ErrMismatch or an error of package translate when what is there is wrong.
+func Open(ctx context.Context, files Files, ref Ref) (*Image, error) {
+	im := &Image{Ref: ref, Digest: ref.Digest, files: files}
+	tag := &tagFile{}
+	path := im.blobPath(ref.Digest)
+	if ref.Digest == "" {
+		var err error
+		path = ref.Name + "/" + ref.Tag + ".json"
+		b, err := files.ReadFile(ctx, path, maxTag)
+		if err == nil {
+			tag, err = parseTag(b)
+		}
+		if err != nil {
+			return nil, objectError(files, path, err)
+		}
+		im.Digest, im.Serial, im.Pushed = tag.Manifest.Digest, tag.Serial, tag.Pushed
+	}
+	var err error
+	if im.ManifestBytes, err = im.manifest(ctx, tag); err != nil {
+		return nil, err
+	}
+	m, err := translate.ParseManifest(im.ManifestBytes)
+	if err == nil && m.FeatureFlags != uint64(toc.ProjectionFlags) {
+		err = malformed("feature flags %#x, not %#x", m.FeatureFlags, uint64(toc.ProjectionFlags))
+	}
+	if err != nil {
+		return nil, objectError(files, path, err)
+	}
+	im.Manifest = m
+	if im.Config, err = im.object(ctx, tag, m.Config); err != nil {
+		return nil, err
+	}
+	return im, nil
+}
+
+// manifest gives the bytes of the image's manifest.
+func (im *Image) manifest(ctx context.Context, tag *tagFile) ([]byte, error) {
+	if im.Ref.Digest == "" {
+		return im.object(ctx, tag, tag.Manifest)
+	}
+	// A digest does not tell the size.
+	path := im.blobPath(im.Digest)
+	b, err := im.files.ReadFile(ctx, path, translate.MaxManifest)
+	if err == nil {
+		err = checkBlob(ocispec.Descriptor{Digest: im.Digest, Size: int64(len(b))}, b)
+	}
+	if err != nil {
+		return nil, objectError(im.files, path, err)
+	}
+	return b, nil
+}
+
+// object gives the verified bytes of d: from the tag if it embeds them, else
+// from the blob.
+func (im *Image) object(ctx context.Context, tag *tagFile, d ocispec.Descriptor) ([]byte, error) {
+	if b, ok := tag.embedded(d); ok {
+		if err := checkBlob(d, b); err != nil {
+			return nil, objectError(im.files, im.Ref.Name+"/"+im.Ref.Tag+".json", fmt.Errorf("embedded %s: %w", d.MediaType, err))
+		}
+		return b, nil
+	}
+	return im.blob(ctx, d)
+}
+
+// blob reads and verifies the blob d.
+func (im *Image) blob(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	path := im.blobPath(d.Digest)
+	b, err := im.files.ReadFile(ctx, path, d.Size)
+	if err == nil {
+		err = checkBlob(d, b)
+	}
+	if err != nil {
+		return nil, objectError(im.files, path, fmt.Errorf("%s: %w", d.MediaType, err))
+	}
+	return b, nil
+}
+
+func (im *Image) blobPath(d digest.Digest) string { return blobPath(im.Ref.Name, d) }
+
+func blobPath(name string, d digest.Digest) string {
+	return name + "/blobs/sha256/" + strings.TrimPrefix(d.String(), "sha256:")
+}
+
+// Tree is the filesystem of an image.
+type Tree struct {
+	TOC *toc.TOC
+	// Canonical is the TOC's canonical bytes.
+	Canonical []byte
+	// Layout says where the contents lie in the image's catar and extra stream.
+	Layout *toc.Layout
+}
+
+// Tree reads the table of contents. Its layout agrees with the sizes that the
+// manifest gives for the catar and the extra stream.
+func (im *Image) Tree(ctx context.Context) (*Tree, error) {
+	m := im.Manifest
+	packed, err := im.blob(ctx, m.TOC)
+	if err != nil {
+		return nil, err
+	}
+	var t *Tree
+	b, err := toc.Decompress(packed, m.TOCSize)
+	if err == nil {
+		t, err = parseTree(b, m)
+	}
+	if err != nil {
+		return nil, objectError(im.files, im.blobPath(m.TOC.Digest), err)
+	}
+	return t, nil
+}
+
+// parseTree reads the canonical bytes of m's table of contents.
+func parseTree(b []byte, m *translate.Manifest) (*Tree, error) {
+	if d := digestOf(b); d != m.TOCDigest || int64(len(b)) != m.TOCSize {
+		return nil, mismatch("%d bytes with digest %s, not %d with %s", len(b), d, m.TOCSize, m.TOCDigest)
+	}
+	t, err := toc.Parse(b)
+	if err != nil {
+		return nil, err
+	}
+	l, err := toc.NewLayout(t.Nodes)
+	if err != nil {
+		return nil, err
+	}
+	var extra uint64
+	if m.Extra != nil {
+		extra = m.Extra.Size
+	}
+	if l.CatarSize != m.Catar.Size || l.ExtraSize != extra {
+		return nil, mismatch("a catar of %d and %d extra bytes, the index says %d and %d", l.CatarSize, l.ExtraSize, m.Catar.Size, extra)
+	}
+	return &Tree{TOC: t, Canonical: b, Layout: l}, nil
+}
+
+func digestOf(b []byte) digest.Digest {
+	sum := sha256.Sum256(b)
+	return digest.NewDigestFromBytes(digest.SHA256, sum[:])
+}
+
+// Chunks is the index of a stream, and the stored size in bytes of each of its
+// chunks, in their order.
+type Chunks struct {
+	Index *caibx.Index
+	Sizes []int64
+}
+
+// Catar reads the index of the image's catar and the sizes of its chunks.
+func (im *Image) Catar(ctx context.Context) (Chunks, error) {
+	return im.chunks(ctx, im.Manifest.Catar, im.Manifest.FeatureFlags)
+}
+
+// Extra is Catar for the extra stream; it has no index if the image has none.
+func (im *Image) Extra(ctx context.Context) (Chunks, error) {
+	if im.Manifest.Extra == nil {
+		return Chunks{}, nil
+	}
+	return im.chunks(ctx, *im.Manifest.Extra, uint64(catar.SHA512_256))
+}
+
+func (im *Image) chunks(ctx context.Context, s translate.Stream, flags uint64) (Chunks, error) {
+	b, err := im.blob(ctx, s.Index)
+	if err != nil {
+		return Chunks{}, err
+	}
+	x, err := caibx.Read(bytes.NewReader(b))
+	switch {
+	case err != nil:
+	case x.Size() != s.Size:
+		err = mismatch("index of %d bytes, the manifest says %d", x.Size(), s.Size)
+	case x.FeatureFlags != flags:
+		err = mismatch("feature flags %#x, not %#x", x.FeatureFlags, flags)
+	}
+	if err != nil {
+		return Chunks{}, objectError(im.files, im.blobPath(s.Index.Digest), err)
+	}
+	if b, err = im.blob(ctx, s.Sizes); err != nil {
+		return Chunks{}, err
+	}
+	sizes, err := decodeSizes(b, x)
+	if err != nil {
+		return Chunks{}, objectError(im.files, im.blobPath(s.Sizes.Digest), err)
+	}
+	return Chunks{Index: x, Sizes: sizes}, nil
+}
