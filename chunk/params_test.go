@@ -34,6 +34,34 @@ func TestParseParams(t *testing.T) {
 	}
 }
 
+// What is accepted can be cut by, and is read again from its own spelling.
+func FuzzParseParams(f *testing.F) {
+	for _, s := range []string{"auto", "64K", "16K:64K:256K", "1.5K", "0.000000001E", "99999999999999999999", "1:2", "::"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := ParseParams(s)
+		if err != nil {
+			if !errors.Is(err, ErrParams) {
+				t.Errorf("%q: %v", s, err)
+			}
+			return
+		}
+		if again, err := ParseParams(p.String()); p.cuttable() != nil || err != nil || again != p {
+			t.Errorf("%q = %v; again %v, %v", s, p, again, err)
+		}
+	})
+}
+
+func FuzzParseID(f *testing.F) {
+	f.Add(SHA256.Sum(nil).String())
+	f.Fuzz(func(t *testing.T, s string) {
+		if id, err := ParseID(s); err == nil && id.String() != s {
+			t.Errorf("%q is read as %s", s, id)
+		}
+	})
+}
+
 func TestID(t *testing.T) {
 	id := SHA512_256.Sum([]byte("abc"))
 	const text = "53048e2681941ef99b2e29b76b4c7dabe4c2d0c634fc6d46e0e2f13107e7af23"

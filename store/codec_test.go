@@ -126,25 +126,6 @@ func TestUnpackRefuses(t *testing.T) {
 	}
 }
 
-// Unpacking into a buffer, and packing into one, leaves no garbage.
-func TestAllocations(t *testing.T) {
-	b := append(noise(30_000), bytes.Repeat([]byte("chunk "), 5000)...)
-	id, size := chunk.SHA512_256.Sum(b), uint64(len(b))
-	packer := store.NewPacker(0, size)
-	p := packer.Pack(nil, b)
-	dst := make([]byte, 0, size)
-	unpacks := testing.AllocsPerRun(100, func() {
-		if _, err := store.Unpack(dst, p, chunk.SHA512_256, id, size); err != nil {
-			t.Fatal(err)
-		}
-	})
-	buf := make([]byte, 0, store.MaxPacked(size))
-	packs := testing.AllocsPerRun(100, func() { packer.Pack(buf, b) })
-	if unpacks > 1 || packs > 1 { // a collection may empty the list of decoders
-		t.Errorf("%v allocations to unpack, %v to pack", unpacks, packs)
-	}
-}
-
 // Whatever bytes come, Unpack returns the chunk or an error.
 func FuzzUnpack(f *testing.F) {
 	for _, name := range []string{"chunk-zstd.cacnk", "chunk-xz.cacnk", "chunk-gzip.cacnk"} {

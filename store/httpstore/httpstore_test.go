@@ -228,6 +228,22 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
+// A server that trickles for ever is given up in the end.
+func TestTrickle(t *testing.T) {
+	server := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			_, _ = io.WriteString(w, "x")
+			_ = http.NewResponseController(w).Flush()
+			time.Sleep(5 * time.Millisecond)
+		}
+	})
+	c := newClient(t, httpstore.Options{Retries: 1, AttemptTimeout: 100 * time.Millisecond})
+	_, err := c.Get(t.Context(), server.URL, 1<<20)
+	if !errors.Is(err, store.ErrNetwork) || c.Stats().Requests != 2 {
+		t.Errorf("%v after %d requests", err, c.Stats().Requests)
+	}
+}
+
 // An unknown certificate authority is refused at once.
 func TestUnknownAuthority(t *testing.T) {
 	server := httptest.NewUnstartedServer(http.NotFoundHandler())
