@@ -15,6 +15,23 @@ type lister struct {
 	inodes []*inode // of each node; nil for the later names of an inode
 }
 
+// newLister lists the tree below root, which is used up.
+func newLister(root *inode) *lister {
+	n := count(root)
+	l := &lister{nodes: make([]toc.Node, 0, n), inodes: make([]*inode, 0, n)}
+	l.put(root, "", 0)
+	return l
+}
+
+// count returns the number of names in the tree below ino, ino included.
+func count(ino *inode) int {
+	n := 1
+	for _, e := range ino.children {
+		n += count(e.ino)
+	}
+	return n
+}
+
 // put appends ino and all below it.
 func (l *lister) put(ino *inode, name string, depth int) {
 	n := ino.node

@@ -47,13 +47,12 @@ func Merge(ctx context.Context, src Source, opts MergeOptions) (_ *toc.Source, e
 	}
 	t := &tree{root: newDir(), maxPath: m.limits.Path}
 	for i := range ops {
-		if entry, err := t.apply(i, ops[i]); err != nil {
+		if entry, err := t.apply(ctx, i, ops[i]); err != nil {
 			return nil, m.layerError(i, entry, err)
 		}
 		ops[i] = nil
 	}
-	list := &lister{}
-	list.put(t.root, "", 0)
+	list := newLister(t.root)
 	if err := m.readMissing(ctx, list); err != nil {
 		return nil, err
 	}

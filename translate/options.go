@@ -14,7 +14,7 @@ type Limits struct {
 	// files together (sparse files have more content than tar). Default 64 GiB.
 	Bytes int64
 	// Entries bounds the tar entries of all layers. Memory grows with them, by
-	// some 500 bytes each. Default 1,048,576.
+	// some 900 bytes each. Default 1,048,576.
 	Entries int
 	// Metadata bounds the bytes of all names, link targets and xattrs.
 	// Default 256 MiB.

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"context"
 	"strings"
 
 	"github.com/ociv2-sync/ociv2-sync/toc"
@@ -14,9 +15,12 @@ type inode struct {
 	// has its content: -1 if it has not.
 	layer, ord int32
 	off        int64
-	link       *pendingLink // non-nil for a hard link whose target is not there yet
-	named      bool         // a name has been put out, at index first
-	first      int32
+	// pruned is 1 + the layer for which the directory holds nothing of lower
+	// layers any more: no entry of that layer can bring such things back.
+	pruned int32
+	link   *pendingLink // non-nil for a hard link whose target is not there yet
+	named  bool         // a name has been put out, at index first
+	first  int32
 }
 
 // dirent is a name in a directory. layer is the last layer that had an entry
@@ -129,10 +133,14 @@ func (t *tree) makeAll(names []string) *inode {
 
 // apply applies the ops of one layer in their order. With an error it returns
 // the path of the op that it is about.
-func (t *tree) apply(layer int, ops []op) (string, error) {
+func (t *tree) apply(ctx context.Context, layer int, ops []op) (string, error) {
 	t.layer = int32(layer)
 	for i := range ops {
-		if err := t.applyOp(&ops[i]); err != nil {
+		err := ctx.Err() // a path through many symlinks takes its time
+		if err == nil {
+			err = t.applyOp(&ops[i])
+		}
+		if err != nil {
 			return ops[i].path, err
 		}
 	}
@@ -262,11 +270,13 @@ func (t *tree) remove(d *inode, name string) {
 	}
 }
 
-// prune empties the directory d, except for what this layer has put there.
+// prune empties the directory d, except for what this layer has put there. Each
+// directory is walked once a layer, however many whiteouts it has.
 func (t *tree) prune(d *inode) {
-	if d == nil {
+	if d == nil || d.pruned == t.layer+1 {
 		return
 	}
+	d.pruned = t.layer + 1
 	for name := range d.children {
 		t.remove(d, name)
 	}

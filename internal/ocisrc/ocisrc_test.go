@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/testutil"
 	"github.com/ociv2-sync/ociv2-sync/translate"
@@ -289,6 +290,23 @@ func TestOpenLayoutStaysInside(t *testing.T) {
 	}
 	if _, err := names(t, "oci:"+dir, Options{}); err == nil {
 		t.Error("read a config from outside the layout")
+	}
+}
+
+// A layout's blobs that are no files are refused, not waited for.
+func TestOpenLayoutRefusesFIFO(t *testing.T) {
+	l := newLayout()
+	l.tag("v1", l.image(t, "amd64", "a"))
+	dir := l.write(t)
+	blob := filepath.Join(dir, blobName(l.manifest(t).Layers[0]))
+	if err := os.Remove(blob); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(blob, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := names(t, "oci:"+dir, Options{}); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Error(err)
 	}
 }
 

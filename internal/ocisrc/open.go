@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -91,7 +93,7 @@ func open(ctx context.Context, ref string, opts Options) (*Image, error) {
 		if root, err = os.OpenRoot(name); err != nil {
 			return nil, missing(err)
 		}
-		img, err = openLayout(ctx, root.FS(), root.Close, tag, want)
+		img, err = openLayout(ctx, rootFS{root}, root.Close, tag, want)
 	case "oci-archive", "docker-archive":
 		var archive *tarFS
 		if archive, err = openTar(ctx, name); err != nil {
@@ -112,6 +114,25 @@ func open(ctx context.Context, ref string, opts Options) (*Image, error) {
 		return nil, errors.Join(fmt.Errorf("%w: the image is for %s, not %s", ErrNotFound, platformName(img.info.Platform), opts.Platform), img.Close())
 	}
 	return img, nil
+}
+
+// rootFS gives the regular files of a directory, and nothing outside it.
+type rootFS struct{ root *os.Root }
+
+// Open opens without waiting: a FIFO in a layout must not stop us.
+func (r rootFS) Open(name string) (fs.File, error) {
+	f, err := r.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // missing adds ErrNotFound to the error of a file that does not exist.
