@@ -157,7 +157,7 @@ func TestMergeRefusesLayers(t *testing.T) {
 			if !errors.Is(err, tc.is) {
 				t.Errorf("%v\nis not %q", err, tc.is)
 			}
-			if tc.is == errGone && errors.Is(err, ErrMalformed) {
+			if errors.Is(tc.is, errGone) && errors.Is(err, ErrMalformed) {
 				t.Errorf("%v\nblames the image", err)
 			}
 			if !strings.Contains(err.Error(), "layer 1 of 1 (sha256:") || !strings.Contains(err.Error(), tc.says) || strings.Contains(err.Error(), "\n") {

@@ -114,8 +114,10 @@ func verifyBlob(blob *meter, layer Layer) error {
 // the name of the entry that the error is about, if any.
 func (m *merger) readTar(ctx context.Context, layer Layer, comp compression, blob *meter, visit func(int, *tar.Header, io.Reader) error) (string, error) {
 	stored := bufio.NewReaderSize(blob, layerBuffer)
-	var plainText io.Reader = stored
+	var plainText io.Reader
 	switch comp {
+	case plain:
+		plainText = stored
 	case gzipped:
 		plainText = &members{r: stored}
 	case zstandard:
@@ -214,7 +216,7 @@ func (m *members) Read(p []byte) (int, error) {
 	}
 	for {
 		n, err := m.gz.Read(p)
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			return n, err
 		}
 		if next, err := m.r.Peek(1); err != nil || next[0] != gzipMagic {
@@ -232,7 +234,7 @@ func (m *members) Read(p []byte) (int, error) {
 
 // noEOF turns an end inside something into io.ErrUnexpectedEOF.
 func noEOF(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

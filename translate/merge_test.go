@@ -132,8 +132,10 @@ func TestMergeNode(t *testing.T) {
 		{Name: "fifo", Mode: toc.TypeFIFO | 0o600},
 		{Name: "sym", Mode: toc.TypeSymlink | 0o777, Target: "/no where", XAttrs: []toc.XAttr{{Name: "trusted.t", Value: []byte("1")}}},
 		{Name: "x", Mode: toc.TypeRegular, Digest: empty, XAttrs: []toc.XAttr{
-			{Name: "security.ima", Value: []byte("i")}, {Name: "user.both", Value: []byte("a\x00\xffb")},
-			{Name: "user.empty", Value: []byte{}}, {Name: "user.ä=", Value: []byte("hi")},
+			{Name: "security.ima", Value: []byte("i")},
+			{Name: "user.both", Value: []byte("a\x00\xffb")},
+			{Name: "user.empty", Value: []byte{}},
+			{Name: "user.ä=", Value: []byte("hi")},
 		}},
 	}
 	if len(nodes) != len(wantNodes) {

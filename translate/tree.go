@@ -166,6 +166,7 @@ func (t *tree) applyOp(o *op) error {
 		return err
 	}
 	switch o.kind {
+	case opClear: // done above: it is about the directory itself
 	case opRemove:
 		if d := t.find(names); d != nil {
 			t.remove(d, name)

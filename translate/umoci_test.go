@@ -181,8 +181,7 @@ func sameNodes(t testing.TB, umoci, got []toc.Node, looseTime func(*toc.Node) bo
 	}
 }
 
-func isDir(n *toc.Node) bool   { return n.IsDir() }
-func implied(n *toc.Node) bool { return n.IsDir() && n.Sec == 0 && n.Nsec == 0 }
+func isDir(n *toc.Node) bool { return n.IsDir() }
 
 // TestMergeRulesAreUmocis shows that the rules which TestMergeRules pins down are
 // those of the real program.
