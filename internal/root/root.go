@@ -6,14 +6,19 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/durable"
 )
 
-// versionText is the whole content of ROOT/version.
-const versionText = "ociv2-sync root 1\n"
+// versionText is the whole content of ROOT/version. Every format begins with
+// versionPrefix.
+const (
+	versionPrefix = "ociv2-sync root "
+	versionText   = versionPrefix + "1\n"
+)
 
 // The directories and files of a root (docs/format/root.md section 1).
 const (
@@ -101,19 +106,58 @@ func Open(path string, o Options) (*Root, error) {
 			return nil, err
 		}
 	}
-	version, err := os.ReadFile(r.join(versionFile))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if entries, dirErr := os.ReadDir(path); dirErr == nil && len(entries) > 0 {
-			return nil, fmt.Errorf("root: %s: %w", path, ErrNotRoot)
-		}
-		return nil, fmt.Errorf("root: %w", err)
+	switch state, err := r.version(); {
 	case err != nil:
-		return nil, fmt.Errorf("root: %w", err)
-	case string(version) != versionText:
-		return nil, fmt.Errorf("root: %s: %w: %.40q", path, ErrVersion, version)
+		return nil, err
+	case state == versionNewer:
+		return nil, fmt.Errorf("root: %s: %w", path, ErrVersion)
+	case state != versionOurs:
+		return nil, fmt.Errorf("root: %s: %w", path, ErrNotRoot)
 	}
 	return r, nil
+}
+
+// versionState is what the version file says of a directory.
+type versionState int
+
+const (
+	versionNone  versionState = iota // there is none, or it is not one of ours
+	versionCut                       // empty, or a beginning of ours: its writer was cut
+	versionOurs                      // this format
+	versionNewer                     // another format of ours
+)
+
+// version reads the version file. That the directory is not there, or is empty, is fs.ErrNotExist.
+func (r *Root) version() (versionState, error) {
+	st, err := os.Stat(r.join(versionFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		entries, err := os.ReadDir(r.path)
+		if err == nil && len(entries) == 0 {
+			err = &fs.PathError{Op: "open", Path: r.join(versionFile), Err: fs.ErrNotExist}
+		}
+		if err != nil {
+			return versionNone, fmt.Errorf("root: %w", err)
+		}
+		return versionNone, nil
+	case err != nil:
+		return versionNone, fmt.Errorf("root: %w", err)
+	case !st.Mode().IsRegular() || st.Size() > 100:
+		return versionNone, nil
+	}
+	content, err := os.ReadFile(r.join(versionFile))
+	if err != nil {
+		return versionNone, fmt.Errorf("root: %w", err)
+	}
+	switch text := string(content); {
+	case text == versionText:
+		return versionOurs, nil
+	case strings.HasPrefix(versionText, text):
+		return versionCut, nil
+	case strings.HasPrefix(text, versionPrefix):
+		return versionNewer, nil
+	}
+	return versionNone, nil
 }
 
 // create makes what is missing of the structure. The version file comes first: a
@@ -156,16 +200,23 @@ func (r *Root) create() error {
 // once, and one may have died on the way: a file that is empty or has the
 // beginning of the text is written over with the same bytes.
 func (r *Root) createVersion() (err error) {
-	content, err := os.ReadFile(r.join(versionFile))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if err := r.checkEmpty(); err != nil {
-			return err
+	state, err := r.version()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if state == versionOurs || state == versionNewer { // Open refuses the latter
+		return nil
+	}
+	used, err := r.inUse()
+	if err != nil {
+		return err
+	}
+	if used {
+		// Another process may have made this root since we looked.
+		if state, err = r.version(); err == nil && state == versionOurs {
+			return nil
 		}
-	case err != nil:
-		return fmt.Errorf("root: %w", err)
-	case !unfinished(content):
-		return nil // whole, or of another version, which Open looks at
+		return fmt.Errorf("root: %s: %w", r.path, ErrNotRoot)
 	}
 	f, err := os.OpenFile(r.join(versionFile), os.O_WRONLY|os.O_CREATE, 0o644)
 	if err != nil {
@@ -184,29 +235,17 @@ func (r *Root) createVersion() (err error) {
 	return nil
 }
 
-// checkEmpty refuses a directory that holds anything but what a new file system has. A
-// version file that has appeared meanwhile is another process at the same work.
-func (r *Root) checkEmpty() error {
+// inUse reports whether the directory holds anything but what a new file system has
+// and what a cut Open left.
+func (r *Root) inUse() (bool, error) {
 	entries, err := os.ReadDir(r.path)
 	if err != nil {
-		return fmt.Errorf("root: %w", err)
+		return false, fmt.Errorf("root: %w", err)
 	}
-	foreign := false
-	for _, e := range entries {
-		if e.Name() == versionFile {
-			return nil
-		}
-		foreign = foreign || e.Name() != "lost+found"
-	}
-	if foreign {
-		return fmt.Errorf("root: %s: %w", r.path, ErrNotRoot)
-	}
-	return nil
-}
-
-// unfinished reports whether a version file is one whose writer was cut.
-func unfinished(content []byte) bool {
-	return len(content) < len(versionText) && strings.HasPrefix(versionText, string(content))
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
+		ours := e.Name() == versionFile && e.Type().IsRegular()
+		return !ours && e.Name() != "lost+found"
+	}), nil
 }
 
 // Path returns the absolute path of the root.
