@@ -77,7 +77,7 @@ func Open(ctx context.Context, ref string, opts Options) (*Image, error) {
 }
 
 func open(ctx context.Context, ref string, opts Options) (*Image, error) {
-	want, err := parsePlatform(opts.Platform)
+	want, err := ParsePlatform(opts.Platform)
 	if err != nil {
 		return nil, err
 	}
@@ -143,8 +143,9 @@ func missing(err error) error {
 	return err
 }
 
-// parsePlatform reads OS/ARCH[/VARIANT]; empty is the machine's.
-func parsePlatform(s string) (ocispec.Platform, error) {
+// ParsePlatform reads OS/ARCH[/VARIANT]; empty is the machine's. Anything else is an
+// error that wraps ErrReference.
+func ParsePlatform(s string) (ocispec.Platform, error) {
 	if s == "" {
 		return ocispec.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH}, nil
 	}
