@@ -149,6 +149,10 @@ func (im *Image) Tree(ctx context.Context) (*Tree, error) {
 	return t, nil
 }
 
+// ParseTree is Tree for the canonical bytes of the table of contents, had from
+// elsewhere.
+func (im *Image) ParseTree(canonical []byte) (*Tree, error) { return parseTree(canonical, im.Manifest) }
+
 // parseTree reads the canonical bytes of m's table of contents.
 func parseTree(b []byte, m *translate.Manifest) (*Tree, error) {
 	if d := digestOf(b); d != m.TOCDigest || int64(len(b)) != m.TOCSize {

@@ -1,0 +1,247 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/ociv2-sync/ociv2-sync/caibx"
+	"github.com/ociv2-sync/ociv2-sync/chunk"
+)
+
+func testIndex() (*caibx.Index, []int64) {
+	x := &caibx.Index{FeatureFlags: caibx.FlagSHA512_256, Params: chunk.DefaultParams()}
+	for i, id := range []byte{1, 2, 1, 3} {
+		x.Chunks = append(x.Chunks, caibx.Chunk{End: uint64(i+1) * 20000, ID: chunk.ID{id}})
+	}
+	return x, []int64{300, 7, 300, 20001}
+}
+
+func TestSizes(t *testing.T) {
+	x, want := testIndex()
+	b, err := encodeSizes(x, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := decodeSizes(b, x)
+	if err != nil || !slices.Equal(got, want) {
+		t.Fatalf("got %v, %v", got, err)
+	}
+	fewer := *x
+	fewer.Chunks = x.Chunks[:3]
+	if _, err := decodeSizes(b, &fewer); !errors.Is(err, ErrMalformed) {
+		t.Errorf("too many entries: %v", err)
+	}
+	more := *x
+	more.Chunks = append(slices.Clone(x.Chunks), caibx.Chunk{End: 90000, ID: chunk.ID{9}})
+	if _, err := decodeSizes(b, &more); !errors.Is(err, ErrMalformed) {
+		t.Errorf("too few entries: %v", err)
+	}
+	if _, err := encodeSizes(x, []int64{300, 7, 301, 20001}); !errors.Is(err, ErrMalformed) {
+		t.Errorf("two sizes of one chunk: %v", err)
+	}
+}
+
+func FuzzDecodeSizes(f *testing.F) {
+	x, sizes := testIndex()
+	b, err := encodeSizes(x, sizes)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := decodeSizes(b, x)
+		if err != nil {
+			return
+		}
+		again, err := encodeSizes(x, got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := decodeSizes(again, x); err != nil || !slices.Equal(n, got) {
+			t.Fatalf("%v, %v, want %v", n, err, got)
+		}
+	})
+}
+
+func FuzzParseTag(f *testing.F) {
+	dir := f.TempDir()
+	publish(f, dir+"/app:1", publication(f, dir, "x", false))
+	b, err := os.ReadFile(filepath.Join(dir, "app", "1.json"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		tag, err := parseTag(b)
+		if err != nil {
+			return
+		}
+		again, err := tag.encode()
+		if err != nil {
+			return // a year that RFC 3339 cannot write
+		}
+		got, err := parseTag(again)
+		if err != nil || got.Serial != tag.Serial || got.Manifest.Digest != tag.Manifest.Digest || len(got.Others) != len(tag.Others) {
+			t.Fatalf("%+v, %v, want %+v", got, err, tag)
+		}
+	})
+}
+
+func FuzzParseCatalog(f *testing.F) {
+	f.Add([]byte(`{"schemaVersion":1,"images":[{"name":"a/b","tags":["1","2"]},{"name":"c","tags":[]}]}`))
+	f.Add([]byte(`{"schemaVersion":1,"images":[{"name":"../b"}]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		names, err := parseCatalog(b)
+		if err != nil {
+			return
+		}
+		again, err := json.Marshal(catalogFile{SchemaVersion: 1, Images: names})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := parseCatalog(again); err != nil || !reflect.DeepEqual(got, names) {
+			t.Fatalf("%v, %v, want %v", got, err, names)
+		}
+	})
+}
+
+func TestParseCatalogRefuses(t *testing.T) {
+	for _, b := range []string{
+		``, `[]`, `{}`, `{"schemaVersion":2}`,
+		`{"schemaVersion":1,"images":[{"name":"../x"}]}`,
+		`{"schemaVersion":1,"images":[{"name":"b"},{"name":"a"}]}`,
+		`{"schemaVersion":1,"images":[{"name":"a","tags":["1","1"]}]}`,
+		`{"schemaVersion":1,"images":[{"name":"a","tags":["index"]}]}`,
+	} {
+		if names, err := parseCatalog([]byte(b)); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v, %v", b, names, err)
+		}
+	}
+}
+
+// TestParseTagRefuses changes a good TAG.json in every way that is wrong.
+func TestParseTagRefuses(t *testing.T) {
+	dir := t.TempDir()
+	publish(t, dir+"/app:1", publication(t, dir, "x", false))
+	good, err := os.ReadFile(filepath.Join(dir, "app", "1.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range [][2]string{
+		{`"schemaVersion":2`, `"schemaVersion":3`},
+		{`image.index.v1`, `image.index.v2`},
+		{`"artifactType":"application/vnd.ociv2-sync.image.v1"`, `"artifactType":"x"`},
+		{`image.manifest.v1`, `image.manifest.v2`},
+		{`"digest":"sha256:`, `"digest":"sha256:00`},
+		{`"size":`, `"size":-`},
+		{`"io.github.ociv2-sync.serial":"`, `"io.github.ociv2-sync.serial":"-`},
+		{`"org.opencontainers.image.created":"`, `"org.opencontainers.image.created":"x`},
+	} {
+		bad := bytes.Replace(good, []byte(c[0]), []byte(c[1]), 1)
+		if bytes.Equal(bad, good) {
+			t.Fatalf("no %s in %s", c[0], good)
+		}
+		if tag, err := parseTag(bad); !isBad(err) {
+			t.Errorf("case %d: %+v, %v", i, tag, err)
+		}
+	}
+}
+
+func TestLock(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, lockName)
+	now := time.Now()
+	write := func(l lockFile) {
+		t.Helper()
+		b, err := json.Marshal(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	me := lockFile{Owner: "me:1", Boot: "here", Expires: now.Add(time.Minute)}
+	try := func(want bool) {
+		t.Helper()
+		l, err := tryLock(dir, me, now)
+		if err != nil || (l != nil) != want {
+			t.Fatalf("lock taken: %v, %v, want %t", l, err, want)
+		}
+		if l == nil {
+			return
+		}
+		if other, err := tryLock(dir, me, now.Add(time.Hour)); err != nil || other != nil {
+			t.Fatalf("lock taken twice: %v, %v", other, err)
+		}
+		if err := l.release(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	try(true)
+	write(lockFile{Owner: "killed:2", Boot: "here", Expires: now.Add(time.Hour)})
+	try(true)
+	write(lockFile{Owner: "far:3", Boot: "there", Expires: now.Add(time.Second)})
+	try(false)
+	write(lockFile{Owner: "far:3", Boot: "there", Expires: now.Add(-time.Second)})
+	try(true)
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	try(false)
+	if err := os.Chtimes(path, now, now.Add(-lockTime-time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	try(true)
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Errorf("left %v", left)
+	}
+	// Whoever lost the lock to another notices.
+	l, err := tryLock(dir, me, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	write(lockFile{Owner: "far:3", Boot: "there", Expires: now.Add(time.Hour)})
+	if l.held() {
+		t.Error("the lock of another passes for ours")
+	}
+	if err := l.release(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the lock of another was removed: %v", err)
+	}
+}
+
+func TestTakeLockWaits(t *testing.T) {
+	dir := t.TempDir()
+	l, err := takeLock(t.Context(), dir, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*lockPoll)
+	defer cancel()
+	if _, err := takeLock(ctx, dir, time.Now); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	if err := l.release(); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = takeLock(t.Context(), dir, time.Now); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.release(); err != nil {
+		t.Fatal(err)
+	}
+}
