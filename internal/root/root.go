@@ -200,23 +200,27 @@ func (r *Root) create() error {
 // once, and one may have died on the way: a file that is empty or has the
 // beginning of the text is written over with the same bytes.
 func (r *Root) createVersion() (err error) {
-	state, err := r.version()
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if state == versionOurs || state == versionNewer { // Open refuses the latter
-		return nil
-	}
-	used, err := r.inUse()
-	if err != nil {
-		return err
-	}
-	if used {
-		// Another process may have made this root since we looked.
-		if state, err = r.version(); err == nil && state == versionOurs {
+	// What is in use at one look may be the work of another process that makes this
+	// very root: the next look then sees how far it has come.
+	const looks = 3
+	for look := 1; ; look++ {
+		state, err := r.version()
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if state == versionOurs || state == versionNewer { // Open refuses the latter
 			return nil
 		}
-		return fmt.Errorf("root: %s: %w", r.path, ErrNotRoot)
+		used, err := r.inUse(state)
+		if err != nil {
+			return err
+		}
+		if !used {
+			break
+		}
+		if look == looks {
+			return fmt.Errorf("root: %s: %w", r.path, ErrNotRoot)
+		}
 	}
 	f, err := os.OpenFile(r.join(versionFile), os.O_WRONLY|os.O_CREATE, 0o644)
 	if err != nil {
@@ -237,14 +241,13 @@ func (r *Root) createVersion() (err error) {
 
 // inUse reports whether the directory holds anything but what a new file system has
 // and what a cut Open left.
-func (r *Root) inUse() (bool, error) {
+func (r *Root) inUse(state versionState) (bool, error) {
 	entries, err := os.ReadDir(r.path)
 	if err != nil {
 		return false, fmt.Errorf("root: %w", err)
 	}
 	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
-		ours := e.Name() == versionFile && e.Type().IsRegular()
-		return !ours && e.Name() != "lost+found"
+		return e.Name() != "lost+found" && (e.Name() != versionFile || state != versionCut)
 	}), nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -73,6 +74,7 @@ func TestOpen(t *testing.T) {
 		want          error
 	}{
 		"foreign directory":                 {"somebody's", "x", ErrNotRoot},
+		"foreign version file":              {versionFile, "12", ErrNotRoot},
 		"newer version":                     {versionFile, "ociv2-sync root 2\n", ErrVersion},
 		"empty version file of a cut Open":  {versionFile, "", nil},
 		"half a version file of a cut Open": {versionFile, versionText[:9], nil},
@@ -91,6 +93,21 @@ func TestOpen(t *testing.T) {
 				t.Errorf("read-only: %v, want %v", err, c.want)
 			}
 		})
+	}
+}
+
+func TestOpenByManyAtOnce(t *testing.T) {
+	for range 50 {
+		path := filepath.Join(t.TempDir(), "root")
+		var wg sync.WaitGroup
+		for range 6 {
+			wg.Go(func() {
+				if _, err := Open(path, Options{}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
 	}
 }
 
