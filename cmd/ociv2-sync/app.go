@@ -77,8 +77,8 @@ separated by colons.`,
 	f.StringVarP(&a.logLevel, "log-level", "l", "warn", "least severe message to print: debug, info, warn or error")
 	for _, add := range []func(*app) *cobra.Command{
 		newMakeCommand, newExtractCommand, newListCommand, newDigestCommand,
-		//HOLD1
-		//HOLD2
+		newPushCommand, newPullCommand, newPlanCommand, newImagesCommand,
+		newRollbackCommand, newServeCommand,
 	} {
 		sub := add(a)
 		if sub.Args != nil {

@@ -11,6 +11,10 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
 	"github.com/ociv2-sync/ociv2-sync/internal/assemble"
 	"github.com/ociv2-sync/ociv2-sync/internal/durable"
+	"github.com/ociv2-sync/ociv2-sync/internal/ocisrc"
+	"github.com/ociv2-sync/ociv2-sync/internal/repo"
+	"github.com/ociv2-sync/ociv2-sync/internal/root"
+	"github.com/ociv2-sync/ociv2-sync/internal/transfer"
 	"github.com/ociv2-sync/ociv2-sync/seed"
 	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/toc"
@@ -66,14 +70,19 @@ func exitCode(err error) int {
 		code    int
 		targets []error
 	}{
-		{exitUsage, []error{archive.ErrUsage, durable.ErrOccupied}},
+		{exitUsage, []error{
+			archive.ErrUsage, transfer.ErrUsage, durable.ErrOccupied, repo.ErrRef,
+			ocisrc.ErrReference, root.ErrNotRoot, root.ErrName,
+		}},
+		{exitBudget, []error{transfer.ErrBudget}},
+		{exitSpace, []error{transfer.ErrSpace, syscall.ENOSPC, syscall.EDQUOT}},
 		{exitNetwork, []error{store.ErrNetwork}},
 		{exitCorrupt, []error{
 			store.ErrCorrupt, store.ErrTooLarge, caibx.ErrMalformed, catar.ErrMalformed, catar.ErrUnsupported,
-			toc.ErrInvalid, toc.ErrContent, seed.ErrSpace, assemble.ErrContent,
+			toc.ErrInvalid, toc.ErrContent, seed.ErrSpace, repo.ErrMalformed, repo.ErrMismatch, repo.ErrOutside, assemble.ErrContent,
 			translate.ErrMalformed, translate.ErrMismatch, translate.ErrLimit, translate.ErrUnsupported,
 		}},
-		{exitNotFound, []error{store.ErrNotFound, fs.ErrNotExist}},
+		{exitNotFound, []error{store.ErrNotFound, root.ErrNotFound, root.ErrNoPredecessor, ocisrc.ErrNotFound, fs.ErrNotExist}},
 	} {
 		for _, t := range c.targets {
 			if errors.Is(err, t) {

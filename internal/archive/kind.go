@@ -6,7 +6,8 @@ import (
 	"net/url"
 	"path"
 	"path/filepath"
-	"strings"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 )
 
 // ErrUsage means that what is asked for makes no sense.
@@ -54,7 +55,7 @@ func ParseKind(what string) (Kind, error) {
 
 // parseURL returns name as an http or https URL, if it is one.
 func parseURL(name string) (*url.URL, bool) {
-	if !strings.HasPrefix(name, "http://") && !strings.HasPrefix(name, "https://") {
+	if !stores.IsURL(name) {
 		return nil, false
 	}
 	u, err := url.Parse(name)

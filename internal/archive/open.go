@@ -13,10 +13,9 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/internal/assemble"
 	"github.com/ociv2-sync/ociv2-sync/internal/pipe"
+	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
-	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
-	"github.com/ociv2-sync/ociv2-sync/store/local"
 )
 
 // maxIndex bounds the index that is read from a server, in bytes: some 26
@@ -77,7 +76,7 @@ func Open(ctx context.Context, name string, opts OpenOptions) (*Input, error) {
 	case in.Kind == ArchiveIndex || in.Kind == BlobIndex:
 		return in, in.openIndex(ctx, name, opts)
 	}
-	if _, ok := parseURL(name); ok {
+	if stores.IsURL(name) {
 		return nil, fmt.Errorf("archive: %w: %s is not the URL of an index (.caidx or .caibx)", ErrUsage, name)
 	}
 	f, err := os.Open(name)
@@ -123,13 +122,13 @@ func (in *Input) openIndex(ctx context.Context, name string, opts OpenOptions) e
 	if len(names) == 0 {
 		names = []string{DefaultStore(name)}
 	}
-	stores, closeAll, err := OpenStores(names, opts.Client)
+	st, closer, err := stores.Open(names, opts.Client)
 	if err != nil {
 		return err
 	}
-	in.Index, in.Algorithm, in.close = x, x.Algorithm(), closeAll
+	in.Index, in.Algorithm, in.close = x, x.Algorithm(), closer.Close
 	in.write = func(ctx context.Context, w io.Writer) error {
-		return assemble.Copy(ctx, w, x, stores, opts.Jobs)
+		return assemble.Copy(ctx, w, x, st, opts.Jobs)
 	}
 	return nil
 }
@@ -137,7 +136,7 @@ func (in *Input) openIndex(ctx context.Context, name string, opts OpenOptions) e
 // readIndex reads the index at a path or a URL.
 func readIndex(ctx context.Context, name string, client *httpstore.Client) (*caibx.Index, error) {
 	var r io.Reader
-	if _, ok := parseURL(name); ok {
+	if stores.IsURL(name) {
 		b, err := client.Get(ctx, name, maxIndex)
 		if err != nil {
 			return nil, err
@@ -156,37 +155,4 @@ func readIndex(ctx context.Context, name string, client *httpstore.Client) (*cai
 		return nil, fmt.Errorf("archive: %s: %w", name, err)
 	}
 	return x, nil
-}
-
-// OpenStores opens chunk stores, directories and URLs, to be asked in their
-// order.
-func OpenStores(names []string, client *httpstore.Client) (store.Store, func() error, error) {
-	var stores []store.Store
-	var closers []io.Closer
-	closeAll := func() error {
-		var err error
-		for _, c := range closers {
-			err = errors.Join(err, c.Close())
-		}
-		return err
-	}
-	for _, name := range names {
-		if _, ok := parseURL(name); ok {
-			s, err := httpstore.New(client, name)
-			if err != nil {
-				return nil, nil, errors.Join(err, closeAll())
-			}
-			stores = append(stores, s)
-			continue
-		}
-		s, err := local.Open(name, local.Options{})
-		if err != nil {
-			return nil, nil, errors.Join(err, closeAll())
-		}
-		stores, closers = append(stores, s), append(closers, s)
-	}
-	if len(stores) == 1 {
-		return stores[0], closeAll, nil
-	}
-	return store.Chain(stores...), closeAll, nil
 }

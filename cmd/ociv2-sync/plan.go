@@ -1,0 +1,121 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/transfer"
+	"github.com/ociv2-sync/ociv2-sync/seed"
+)
+
+func newPlanCommand(a *app) *cobra.Command {
+	var o pullFlags
+	cmd := &cobra.Command{
+		Use:   "plan REPO/NAME[:TAG|@sha256:DIGEST] [rootfs:DIR]",
+		Short: "Show what a pull would transfer, and from where",
+		Long: `Plan does all of a pull but the pull: it reads the image's metadata, looks
+through the seeds and prints, for each source, the file contents, chunks, bytes
+and requests that a pull with the same options would take from it. The numbers
+are exact. Nothing but metadata is transferred, nothing is changed.`,
+		Example: `  ociv2-sync plan --seed /var/lib/images https://images.example/app:v2
+  ociv2-sync plan --json --seed /srv/app https://images.example/app:v2 | jq .total.wireBytes`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.runPlan(cmd, args, &o) },
+	}
+	o.add(cmd)
+	return cmd
+}
+
+func (a *app) runPlan(cmd *cobra.Command, args []string, o *pullFlags) error {
+	ref, opts, err := o.options(a, cmd, args)
+	if err != nil {
+		return err
+	}
+	opts.Client = a.client()
+	defer opts.Client.Close()
+	p, err := transfer.Prepare(cmd.Context(), ref, opts)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	r := newPlanResult(p)
+	if err := a.print(r, r.table); err != nil {
+		return err
+	}
+	return p.Check()
+}
+
+// planSource is what a plan takes from one source.
+type planSource struct {
+	Source    string `json:"source"`
+	Contents  int    `json:"contents"`
+	Chunks    int    `json:"chunks"`
+	Bytes     int64  `json:"bytes"`     // uncompressed
+	WireBytes int64  `json:"wireBytes"` // transferred
+	Requests  int64  `json:"requests"`
+}
+
+type planResult struct {
+	Reference string       `json:"reference"`
+	Digest    string       `json:"digest"`
+	Present   bool         `json:"present"`
+	Sources   []planSource `json:"sources"`
+	Total     planSource   `json:"total"`
+	Disk      int64        `json:"diskBytes"`
+}
+
+func newPlanResult(p *transfer.Prepared) *planResult {
+	r := &planResult{Reference: p.Image.Ref.String(), Digest: p.Image.Digest.String(), Present: p.Present, Disk: p.Disk}
+	if !p.Present {
+		for i, u := range p.Plan.PerSeed() {
+			r.Sources = append(r.Sources, planSource{Source: "seed " + p.Plan.Seeds[i].String(), Contents: u.Contents, Bytes: u.Bytes})
+		}
+		if u := p.Plan.PerOrigin(seed.Cached); u.Chunks > 0 {
+			r.Sources = append(r.Sources, planSource{Source: "chunks fetched before", Chunks: u.Chunks, Bytes: u.Bytes})
+		}
+		u := p.Plan.PerOrigin(seed.Fetched)
+		r.Sources = append(r.Sources, planSource{
+			Source: "chunks from the repository", Contents: len(p.Plan.Missing),
+			Chunks: u.Chunks, Bytes: u.Bytes, WireBytes: u.Wire, Requests: int64(u.Chunks),
+		})
+	}
+	r.Sources = append(r.Sources, planSource{Source: "metadata", WireBytes: p.MetaBytes, Requests: p.MetaRequests})
+	r.Total.Source = "total"
+	for _, s := range r.Sources {
+		r.Total.Contents += s.Contents
+		r.Total.Chunks += s.Chunks
+		r.Total.Bytes += s.Bytes
+		r.Total.WireBytes += s.WireBytes
+		r.Total.Requests += s.Requests
+	}
+	return r
+}
+
+// table prints the plan for people.
+func (r *planResult) table(w io.Writer) {
+	fmt.Fprintf(w, "image %s\ndigest %s\n\n", r.Reference, r.Digest)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "contents\tchunks\tbytes\ttransferred\trequests\t  from")
+	for _, s := range append(r.Sources, r.Total) {
+		fmt.Fprintf(t, "%d\t%d\t%d\t%d\t%d\t  %s\n", s.Contents, s.Chunks, s.Bytes, s.WireBytes, s.Requests, s.Source)
+	}
+	t.Flush()
+	if r.Present {
+		fmt.Fprintln(w, "\nthe root has this image already")
+		return
+	}
+	fmt.Fprintf(w, "\ntransfers %s in %d requests; needs at most %s on the disk\n", human(r.Total.WireBytes), r.Total.Requests, human(r.Disk))
+}
+
+// planLine says in one line what a pull is about to do.
+func planLine(p *transfer.Prepared) string {
+	u := p.Plan.PerOrigin(seed.Fetched)
+	var local int64
+	for _, s := range p.Plan.PerSeed() {
+		local += s.Bytes
+	}
+	return fmt.Sprintf("%s of file contents from seeds; %d chunks, %s, to fetch", human(local), u.Chunks, human(u.Wire))
+}

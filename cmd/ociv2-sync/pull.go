@@ -1,0 +1,153 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/repo"
+	"github.com/ociv2-sync/ociv2-sync/internal/transfer"
+	"github.com/ociv2-sync/ociv2-sync/seed"
+)
+
+// pullFlags are the options that pull and plan share.
+type pullFlags struct {
+	seeds      []string
+	stores     []string
+	allowStore bool
+	maxBytes   byteSize
+}
+
+func (f *pullFlags) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringArrayVar(&f.seeds, "seed", nil, "directory tree, or root of images, whose file contents need not be fetched; repeatable")
+	fl.StringArrayVar(&f.stores, "store", nil, "chunk store to ask before the image's own, a directory or URL; repeatable")
+	fl.BoolVar(&f.allowStore, "allow-store", false, "accept a chunk store on another host, or elsewhere on this machine, than the image")
+	fl.Var(&f.maxBytes, "max-bytes", "fetch nothing, and fail, if the pull would transfer more than this")
+}
+
+// options returns what the flags and the destination mean.
+func (f *pullFlags) options(a *app, cmd *cobra.Command, args []string) (repo.Ref, transfer.PullOptions, error) {
+	opts := transfer.PullOptions{
+		Root: a.root, Seeds: f.seeds, Stores: f.stores, AllowStore: f.allowStore,
+		MaxBytes: -1, Jobs: a.jobs, Logger: a.logger(),
+	}
+	if fl := cmd.Flags().Lookup("max-bytes"); fl.Changed {
+		opts.MaxBytes = int64(f.maxBytes)
+	}
+	ref, err := repo.ParseRef(args[0])
+	if err != nil {
+		return ref, opts, err
+	}
+	if len(args) > 1 {
+		dir, ok := strings.CutPrefix(args[1], "rootfs:")
+		if !ok || dir == "" {
+			return ref, opts, usageError{fmt.Errorf("the destination is rootfs:DIR, not %q", args[1])}
+		}
+		opts.Dest = dir
+	}
+	return ref, opts, nil
+}
+
+type pullOptions struct {
+	pullFlags
+	replace  bool
+	uidShift uint32
+}
+
+func newPullCommand(a *app) *cobra.Command {
+	var o pullOptions
+	cmd := &cobra.Command{
+		Use:   "pull REPO/NAME[:TAG|@sha256:DIGEST] [rootfs:DIR]",
+		Short: "Bring an image onto this device, fetching only what it does not have",
+		Long: `Pull reads the image's table of contents, takes every file whose bytes are in
+the root or in a --seed, under whatever name, owner and time, and fetches the
+chunks of the others. Each byte is verified. The image appears by one rename: in
+the root as ROOT/images/NAME/TAG, with the last two kept for rollback, or in DIR.
+What an interrupted pull has fetched, the next one uses.
+
+REPO is a directory or an http(s) URL. NAME is the last component of the path, or
+all that follows // where it contains a slash.
+
+` + exitHelp,
+		Example: `  ociv2-sync pull --seed /var/lib/images https://images.example/app:v2
+  ociv2-sync pull --max-bytes 20M https://images.example/app:v2
+  ociv2-sync pull https://images.example//team/app:v2 rootfs:/srv/app --replace`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.runPull(cmd, args, &o) },
+	}
+	o.add(cmd)
+	f := cmd.Flags()
+	f.BoolVar(&o.replace, "replace", false, "exchange a DIR that is not empty for the image")
+	f.Uint32Var(&o.uidShift, "uid-shift", 0, "number to add to every owner and group in DIR")
+	return cmd
+}
+
+func (a *app) runPull(cmd *cobra.Command, args []string, o *pullOptions) error {
+	ref, opts, err := o.options(a, cmd, args)
+	if err != nil {
+		return err
+	}
+	opts.Replace, opts.UIDShift = o.replace, o.uidShift
+	opts.Client = a.client()
+	defer opts.Client.Close()
+	m := meter{stop: func() {}}
+	opts.Progress = func(received, completed int64) {
+		m.add(0, received)
+		m.add(1, completed)
+	}
+	pulled, err := transfer.Pull(cmd.Context(), ref, opts, func(p *transfer.Prepared) {
+		if p.Present {
+			m.add = func(int, int64) {}
+			return
+		}
+		a.say("%s", planLine(p))
+		m = a.meter(bar{"fetched", p.Plan.PerOrigin(seed.Fetched).Wire}, bar{"files", contentBytes(p.Plan)})
+	})
+	m.stop()
+	if err != nil {
+		return err
+	}
+	return a.printPulled(ref, pulled)
+}
+
+// contentBytes returns the bytes of all files that a plan makes.
+func contentBytes(p *seed.Plan) int64 {
+	var sum int64
+	for i := range p.Contents {
+		sum += p.Contents[i].Size * int64(len(p.Contents[i].Nodes))
+	}
+	return sum
+}
+
+func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
+	type result struct {
+		Reference  string `json:"reference"`
+		Digest     string `json:"digest"`
+		Path       string `json:"path"`
+		Present    bool   `json:"present"`
+		Bytes      int64  `json:"bytes"`
+		Requests   int64  `json:"requests"`
+		Copied     int    `json:"contentsFromSeeds"`
+		Lost       int    `json:"contentsLostBySeeds"`
+		Unrestored int    `json:"attributesNotRestored"`
+	}
+	r := result{Reference: ref.String(), Digest: p.Digest.String(), Path: p.Path, Present: p.Present, Bytes: p.Bytes, Requests: p.Requests}
+	if s := p.Stats; s != nil {
+		r.Copied, r.Lost, r.Unrestored = s.Copied, s.Lost, len(s.Unrestored)
+		a.warnUnrestored(s.Unrestored)
+	}
+	return a.print(r, func(w io.Writer) {
+		if r.Lost > 0 {
+			fmt.Fprintf(w, "%d files in seeds had changed and were fetched\n", r.Lost)
+		}
+		fmt.Fprintf(w, "pulled %s\ndigest %s\n", r.Reference, r.Digest)
+		if r.Present {
+			fmt.Fprintf(w, "the root has this image already; ")
+		}
+		fmt.Fprintf(w, "transferred %s in %d requests\n", human(r.Bytes), r.Requests)
+		fmt.Fprintln(w, r.Path)
+	})
+}

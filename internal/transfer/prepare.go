@@ -1,0 +1,288 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"sync/atomic"
+
+	"github.com/ociv2-sync/ociv2-sync/chunk"
+	"github.com/ociv2-sync/ociv2-sync/internal/repo"
+	"github.com/ociv2-sync/ociv2-sync/internal/root"
+	"github.com/ociv2-sync/ociv2-sync/internal/stores"
+	"github.com/ociv2-sync/ociv2-sync/seed"
+	"github.com/ociv2-sync/ociv2-sync/store"
+	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
+	"github.com/ociv2-sync/ociv2-sync/store/local"
+)
+
+// PullOptions are the options of pulling and of planning a pull.
+type PullOptions struct {
+	// Root is the path of the device's images. They are seeds, and the cache
+	// of what was fetched is there, also when the image goes elsewhere.
+	Root string
+	// Seeds are paths of further seeds.
+	Seeds []string
+	// Dest is a directory to pull into; "" means the root.
+	Dest string
+	// Replace allows Dest to have something in it, which is exchanged.
+	Replace bool
+	// UIDShift is added to owners and groups; only with Dest.
+	UIDShift uint32
+	// Stores are asked for chunks before the image's own store.
+	Stores []string
+	// AllowStore lets an image name a chunk store outside its own origin.
+	AllowStore bool
+	// MaxBytes is the most that may be fetched, metadata included; negative
+	// means no limit.
+	MaxBytes int64
+	// Client fetches from URLs.
+	Client *httpstore.Client
+	// Jobs is the number of chunks requested at a time; 0 means 16.
+	Jobs int
+	// Logger may be nil.
+	Logger *slog.Logger
+	// Progress is called from several goroutines with the stored bytes
+	// received and the bytes of contents completed since the last call.
+	Progress func(received, completed int64)
+}
+
+// Prepared is a pull of which everything is known: the image and the plan.
+type Prepared struct {
+	// Image is what is to be pulled.
+	Image *repo.Image
+	// Present says that the root has the image already; there is no plan then.
+	Present bool
+	// Plan says where its contents come from.
+	Plan *seed.Plan
+	// MetaRequests and MetaBytes count what was fetched to know all this.
+	MetaRequests, MetaBytes int64
+	// Disk is the space that the pull needs at its peak, in bytes, if nothing
+	// can be shared with seeds.
+	Disk int64
+
+	opts    PullOptions
+	files   countingFiles
+	closers []io.Closer
+	tree    *repo.Tree
+	space   *seed.Space // nil until the chunks are needed
+	cache   *local.Store
+}
+
+// Close frees what the pull needs.
+func (p *Prepared) Close() error {
+	var err error
+	for _, c := range p.closers {
+		err = errors.Join(err, c.Close())
+	}
+	p.closers = nil
+	return err
+}
+
+// Prepare reads what it needs of an image and plans its pull. It transfers
+// metadata alone, changes nothing, and works beside a pull.
+func Prepare(ctx context.Context, ref repo.Ref, opts PullOptions) (*Prepared, error) {
+	r, err := root.Open(opts.Root, root.Options{ReadOnly: true})
+	if errors.Is(err, fs.ErrNotExist) {
+		r = nil
+	} else if err != nil {
+		return nil, err
+	}
+	return prepare(ctx, ref, r, opts)
+}
+
+// prepare is Prepare with the root opened, or nil where there is none.
+func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions) (_ *Prepared, err error) {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.UIDShift != 0 && opts.Dest == "" {
+		return nil, fmt.Errorf("transfer: %w: owners are shifted only in a directory of their own (rootfs:DIR)", ErrUsage)
+	}
+	p := &Prepared{opts: opts}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	if err := p.open(ctx, ref); err != nil {
+		return nil, err
+	}
+	if r != nil && opts.Dest == "" {
+		_, err := r.Tree(p.Image.Digest)
+		if err == nil {
+			p.Present = true
+			p.count()
+			return p, nil
+		}
+		if !errors.Is(err, root.ErrNotFound) {
+			opts.Logger.Warn("the root's tree of this image is damaged and is made again", "reason", err)
+		}
+	}
+	if err := p.contents(ctx, r); err != nil {
+		return nil, err
+	}
+	seeds, err := openSeeds(r, opts.Seeds, opts.Logger)
+	if err != nil {
+		return nil, err
+	}
+	if p.Plan, err = seed.Match(ctx, p.tree.TOC.Nodes, seeds, opts.Logger); err != nil {
+		return nil, err
+	}
+	if err := p.cover(ctx, r); err != nil {
+		return nil, err
+	}
+	p.count()
+	p.Disk = treeSpace(p.tree.TOC.Nodes) + p.Plan.PerOrigin(seed.Fetched).Wire
+	return p, nil
+}
+
+// open reads TAG.json or the manifest.
+func (p *Prepared) open(ctx context.Context, ref repo.Ref) error {
+	if ref.Remote() {
+		d, err := p.opts.Client.Dir(ref.Repo)
+		if err != nil {
+			return err
+		}
+		p.files.Files = d
+	} else {
+		d, err := repo.OpenDir(ref.Repo)
+		if err != nil {
+			return err
+		}
+		p.files.Files = d
+		p.closers = append(p.closers, d)
+	}
+	var err error
+	p.Image, err = repo.Open(ctx, &p.files, ref)
+	return err
+}
+
+// contents reads the table of contents, from the root if it is there.
+func (p *Prepared) contents(ctx context.Context, r *root.Root) (err error) {
+	if r != nil {
+		if b, err := r.Blob(p.Image.Manifest.TOCDigest); err == nil {
+			if p.tree, err = p.Image.ParseTree(b); err == nil {
+				return nil
+			}
+		}
+	}
+	p.tree, err = p.Image.Tree(ctx)
+	return err
+}
+
+// cover chooses the chunks of what no seed has.
+func (p *Prepared) cover(ctx context.Context, r *root.Root) error {
+	if r != nil {
+		cache, err := local.Open(r.ChunkCache(), local.Options{})
+		if err != nil {
+			return err
+		}
+		p.cache, p.closers = cache, append(p.closers, cache)
+	}
+	if len(p.Plan.Missing) == 0 {
+		return nil // no chunk is needed, so no index is
+	}
+	space, err := p.loadSpace(ctx)
+	if err != nil {
+		return err
+	}
+	return p.Plan.Cover(p.tree.TOC.Nodes, p.tree.Layout, space, func(id chunk.ID) bool {
+		if p.cache == nil {
+			return false
+		}
+		_, err := p.cache.StoredSize(ctx, id)
+		return err == nil
+	})
+}
+
+// loadSpace reads the chunk indexes of the image, once.
+func (p *Prepared) loadSpace(ctx context.Context) (*seed.Space, error) {
+	if p.space != nil {
+		return p.space, nil
+	}
+	catar, err := p.Image.Catar(ctx)
+	if err != nil {
+		return nil, err
+	}
+	extra, err := p.Image.Extra(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.space, err = seed.NewSpace(catar.Index, extra.Index, append(catar.Sizes, extra.Sizes...))
+	return p.space, err
+}
+
+// count takes stock of the metadata that was fetched.
+func (p *Prepared) count() {
+	p.MetaRequests, p.MetaBytes = p.files.requests.Load(), p.files.bytes.Load()
+}
+
+// Check refuses a plan that may not be carried out, with ErrBudget, or cannot
+// be, with ErrSpace.
+func (p *Prepared) Check() error {
+	if need := p.Total(); p.opts.MaxBytes >= 0 && need > p.opts.MaxBytes {
+		return fmt.Errorf("transfer: %w: %s takes %d bytes, at most %d are allowed", ErrBudget, p.Image.Ref, need, p.opts.MaxBytes)
+	}
+	if p.Present {
+		return nil
+	}
+	dest, need := p.opts.Dest, p.Disk
+	if dest == "" {
+		dest = p.opts.Root
+	} else if !sameFilesystem(dest, p.opts.Root) {
+		chunks := p.Plan.PerOrigin(seed.Fetched).Wire
+		if err := checkSpace(p.opts.Root, chunks); err != nil {
+			return err
+		}
+		need -= chunks
+	}
+	return checkSpace(dest, need)
+}
+
+// Total returns the number of bytes that the pull transfers in all, those of
+// the metadata that have been transferred included.
+func (p *Prepared) Total() int64 {
+	if p.Present {
+		return p.MetaBytes
+	}
+	return p.MetaBytes + p.Plan.PerOrigin(seed.Fetched).Wire
+}
+
+// Requests returns the number of requests that the pull makes in all.
+func (p *Prepared) Requests() int64 {
+	if p.Present {
+		return p.MetaRequests
+	}
+	return p.MetaRequests + int64(p.Plan.PerOrigin(seed.Fetched).Chunks)
+}
+
+// openStore opens where the chunks are.
+func (p *Prepared) openStore() (store.Store, error) {
+	own, err := p.Image.Store(p.opts.AllowStore)
+	if err != nil {
+		return nil, err
+	}
+	s, closer, err := stores.Open(append(p.opts.Stores[:len(p.opts.Stores):len(p.opts.Stores)], own), p.opts.Client)
+	if err != nil {
+		return nil, err
+	}
+	p.closers = append(p.closers, closer)
+	return s, nil
+}
+
+// countingFiles counts what is read of a repository.
+type countingFiles struct {
+	repo.Files
+	requests, bytes atomic.Int64
+}
+
+func (f *countingFiles) ReadFile(ctx context.Context, path string, limit int64) ([]byte, error) {
+	b, err := f.Files.ReadFile(ctx, path, limit)
+	f.requests.Add(1)
+	f.bytes.Add(int64(len(b)))
+	return b, err
+}

@@ -1,0 +1,144 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/assemble"
+	"github.com/ociv2-sync/ociv2-sync/internal/durable"
+	"github.com/ociv2-sync/ociv2-sync/internal/repo"
+	"github.com/ociv2-sync/ociv2-sync/internal/root"
+	"github.com/ociv2-sync/ociv2-sync/internal/tree"
+)
+
+// Pulled is what Pull did.
+type Pulled struct {
+	// Path is where the filesystem is: for the root, the stable path.
+	Path string
+	// Digest names the image's manifest.
+	Digest digest.Digest
+	// Present says that the root had the image already.
+	Present bool
+	// Bytes and Requests count everything that was fetched.
+	Bytes, Requests int64
+	// Stats says what was built; nil if nothing was.
+	Stats *assemble.Stats
+	// Pruned are the trees that were removed because nothing needs them now.
+	Pruned []digest.Digest
+}
+
+// Pull brings an image into the root, or into opts.Dest. announce, if not nil,
+// is called with the plan before anything beside metadata is fetched.
+//
+// It holds the lock of the root. On any error root and destination are as they
+// were, but for the chunks that have been fetched: the next pull uses them.
+func Pull(ctx context.Context, ref repo.Ref, opts PullOptions, announce func(*Prepared)) (_ *Pulled, err error) {
+	if opts.Dest != "" {
+		if err := durable.CheckDir(opts.Dest, opts.Replace); err != nil {
+			return nil, err
+		}
+	}
+	r, err := root.Open(opts.Root, root.Options{})
+	if err != nil {
+		return nil, err
+	}
+	w, err := r.Lock("pull of " + ref.String())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, w.Unlock()) }()
+	p, err := prepare(ctx, ref, r, opts)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	if announce != nil {
+		announce(p)
+	}
+	out := &Pulled{Path: opts.Dest, Digest: p.Image.Digest, Present: p.Present}
+	if opts.Dest != "" {
+		err = durable.Dir(ctx, opts.Dest, opts.Replace, func(temp string) error { return p.build(ctx, temp, out) })
+	} else {
+		err = p.intoRoot(ctx, w, out)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.count() // a seed that changed may have cost the index
+	out.Bytes, out.Requests = p.MetaBytes, p.MetaRequests
+	if out.Stats != nil {
+		out.Bytes += out.Stats.FetchedBytes
+		out.Requests += int64(out.Stats.Fetched)
+	}
+	if opts.Dest == "" {
+		img, err := r.Image(ref.Name, rootTag(ref))
+		if err != nil {
+			return nil, err
+		}
+		out.Path = img.Path
+		if out.Pruned, err = w.Prune(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return out, w.ClearChunkCache()
+}
+
+// intoRoot builds the image in the root and shows it under its tag.
+func (p *Prepared) intoRoot(ctx context.Context, w *root.Writer, out *Pulled) (err error) {
+	ref := p.Image.Ref
+	if p.Present {
+		return w.Tag(ref.Name, rootTag(ref), p.Image.Digest, ref.String())
+	}
+	t, err := w.TempTree()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.Remove()) }()
+	if err := p.build(ctx, t.Path, out); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	blobs := root.Blobs{Manifest: p.Image.ManifestBytes, Config: p.Image.Config, TOC: p.tree.Canonical}
+	return w.Commit(t, blobs, ref.Name, rootTag(ref), ref.String())
+}
+
+// rootTag is the tag that an image has in the root: its own, or one made of
+// the digest that it was pulled by.
+func rootTag(ref repo.Ref) string {
+	if ref.Digest != "" {
+		return strings.ReplaceAll(ref.Digest.String(), ":", "-")
+	}
+	return ref.Tag
+}
+
+// build carries the plan out in an empty directory.
+func (p *Prepared) build(ctx context.Context, dir string, out *Pulled) (err error) {
+	st, err := p.openStore()
+	if err != nil {
+		return err
+	}
+	dest, err := tree.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dest.Close()) }()
+	job := assemble.Job{
+		Nodes: p.tree.TOC.Nodes, Layout: p.tree.Layout, Plan: p.Plan, Space: p.loadSpace,
+		Store: st, Cache: p.cache,
+	}
+	if p.space != nil {
+		job.Algorithm = p.space.Algorithm
+	}
+	out.Stats, err = assemble.Run(ctx, job, dest, assemble.Options{
+		Jobs: p.opts.Jobs, Logger: p.opts.Logger, Progress: p.opts.Progress, UIDShift: p.opts.UIDShift,
+	})
+	return err
+}

@@ -1,0 +1,181 @@
+package transfer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/ociv2-sync/ociv2-sync/catar"
+	"github.com/ociv2-sync/ociv2-sync/chunk"
+	"github.com/ociv2-sync/ociv2-sync/internal/ingest"
+	"github.com/ociv2-sync/ociv2-sync/internal/ocisrc"
+	"github.com/ociv2-sync/ociv2-sync/internal/pipe"
+	"github.com/ociv2-sync/ociv2-sync/internal/repo"
+	"github.com/ociv2-sync/ociv2-sync/internal/tree"
+	"github.com/ociv2-sync/ociv2-sync/store/local"
+	"github.com/ociv2-sync/ociv2-sync/toc"
+	"github.com/ociv2-sync/ociv2-sync/translate"
+)
+
+// PushOptions are the options of Push. The zero value works.
+type PushOptions struct {
+	// Platform selects the image of a source that has several: OS/ARCH or
+	// OS/ARCH/VARIANT.
+	Platform string
+	// TempDir is where contents wait between layers and chunks; "" means the
+	// default of translate.MergeOptions.
+	TempDir string
+	// Jobs is the number of chunks worked on at a time; 0 means GOMAXPROCS.
+	Jobs int
+	// Progress is called with the bytes of the filesystem dealt with so far,
+	// and with how many there are.
+	Progress func(done, total int64)
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Pushed is what Push published.
+type Pushed struct {
+	Ref    repo.Ref
+	Digest digest.Digest // of the manifest: what @sha256: pins
+	TOC    digest.Digest
+	Nodes  int
+	// Metadata is the size of the image's objects beside its chunks, in bytes.
+	Metadata int64
+	// CatarSize is the length of the filesystem's archive in bytes.
+	CatarSize int64
+	// Chunks counts those of the image, New those that the store did not have,
+	// NewBytes what they take there.
+	Chunks, New int
+	NewBytes    int64
+}
+
+// Push publishes the image that source names under a tag of a repository in a
+// directory. Source is what ocisrc.Open takes, or rootfs:DIR.
+func Push(ctx context.Context, source string, ref repo.Ref, opts PushOptions) (_ *Pushed, err error) {
+	if ref.Remote() {
+		return nil, fmt.Errorf("transfer: %w: %s: images are pushed into a directory", ErrUsage, ref)
+	}
+	if ref.Digest != "" {
+		return nil, fmt.Errorf("transfer: %w: %s: an image is pushed to a tag", ErrUsage, ref)
+	}
+	src, info, err := openSource(ctx, source, opts)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	st, err := local.Open(filepath.Join(ref.Repo, repo.StoreName), local.Options{Create: true, Sync: true})
+	if err != nil {
+		return nil, err
+	}
+	defer st.Close()
+
+	layout, err := toc.NewLayout(src.Nodes)
+	if err != nil {
+		return nil, err
+	}
+	total := int64(layout.CatarSize + layout.ExtraSize)
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	in := ingest.Options{
+		Params: chunk.DefaultParams(), FeatureFlags: uint64(toc.ProjectionFlags), Store: st, Jobs: opts.Jobs,
+		Progress: func(done int64) {
+			if opts.Progress != nil {
+				opts.Progress(done, total)
+			}
+		},
+	}
+	main, err := stream(ctx, src, toc.WriteCatar, in)
+	if err != nil {
+		return nil, err
+	}
+	results := []*ingest.Result{main}
+	image := repo.Publication{Info: info, Catar: repo.Chunks{Index: main.Index, Sizes: main.Stored}, Now: opts.Now}
+	if layout.ExtraSize > 0 {
+		in.FeatureFlags = uint64(toc.ProjectionFlags & catar.SHA512_256)
+		extra, err := stream(ctx, src, toc.WriteExtra, in)
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, extra)
+		image.Extra = &repo.Chunks{Index: extra.Index, Sizes: extra.Stored}
+	}
+	// The chunks are on the disk before anything names them.
+	if err := st.Flush(); err != nil {
+		return nil, err
+	}
+	if image.TOC, err = toc.Marshal(&toc.TOC{Nodes: src.Nodes}); err != nil {
+		return nil, err
+	}
+	published, err := repo.Publish(ctx, ref, image)
+	if err != nil {
+		return nil, err
+	}
+	p := &Pushed{
+		Ref: ref, Digest: published.Digest, TOC: published.TOCDigest, Metadata: published.MetadataSize,
+		Nodes: len(src.Nodes), CatarSize: int64(layout.CatarSize),
+	}
+	for _, r := range results {
+		p.Chunks += len(r.Index.Chunks)
+		p.New += r.New.Chunks
+		p.NewBytes += r.Packed
+	}
+	return p, nil
+}
+
+// stream ingests what write makes of the source.
+func stream(ctx context.Context, src *toc.Source, write func(context.Context, *toc.Source, io.Writer) error, in ingest.Options) (r *ingest.Result, err error) {
+	err = pipe.Run(ctx, func(ctx context.Context, w io.Writer) error {
+		return write(ctx, src, w)
+	}, func(ctx context.Context, rd io.Reader) error {
+		r, err = ingest.Stream(ctx, rd, in)
+		return err
+	})
+	return r, err
+}
+
+// openSource reads the tree and the config of a source.
+func openSource(ctx context.Context, source string, opts PushOptions) (*toc.Source, *translate.ImageInfo, error) {
+	if dir, ok := strings.CutPrefix(source, "rootfs:"); ok {
+		info, err := bareConfig(opts.Platform)
+		if err != nil {
+			return nil, nil, err
+		}
+		src, err := tree.Scan(ctx, dir)
+		return src, info, err
+	}
+	image, err := ocisrc.Open(ctx, source, ocisrc.Options{Platform: opts.Platform})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer image.Close()
+	src, err := translate.Merge(ctx, image, translate.MergeOptions{TempDir: opts.TempDir})
+	return src, image.Info(), err
+}
+
+// bareConfig is the config of a directory: it says what platform it is for and
+// nothing else.
+func bareConfig(platform string) (*translate.ImageInfo, error) {
+	p := ocispec.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH}
+	if platform != "" {
+		var err error
+		if p, err = ocisrc.ParsePlatform(platform); err != nil {
+			return nil, err
+		}
+	}
+	b, err := json.Marshal(ocispec.Image{Platform: p, RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{}}})
+	if err != nil {
+		return nil, fmt.Errorf("transfer: %w", err)
+	}
+	return &translate.ImageInfo{Config: b, ConfigMediaType: ocispec.MediaTypeImageConfig, Platform: p}, nil
+}

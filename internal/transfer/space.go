@@ -1,0 +1,76 @@
+package transfer
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ociv2-sync/ociv2-sync/toc"
+)
+
+// blockSize is the unit in which filesystems are taken to give out space.
+const blockSize = 4096
+
+// treeSpace returns what the files and directories of a tree take on a disk
+// where nothing is shared, in bytes.
+func treeSpace(nodes []toc.Node) int64 {
+	var sum int64
+	for i := range nodes {
+		n := &nodes[i]
+		switch {
+		case n.Link >= 0:
+		case n.IsDir():
+			sum += blockSize
+		default:
+			sum += blocks(n.Size)
+		}
+	}
+	return sum
+}
+
+func blocks(size int64) int64 { return (size + blockSize - 1) / blockSize * blockSize }
+
+// checkSpace fails with ErrSpace if the filesystem that holds dir, or the
+// nearest directory above it that exists, has less than need bytes for us.
+func checkSpace(dir string, need int64) error {
+	free, err := freeSpace(dir)
+	if err != nil {
+		return err
+	}
+	if free < need {
+		return fmt.Errorf("transfer: %w: %s has %d bytes free, the image needs %d", ErrSpace, dir, free, need)
+	}
+	return nil
+}
+
+func freeSpace(dir string) (int64, error) {
+	for {
+		var st unix.Statfs_t
+		err := unix.Statfs(dir, &st)
+		if err == nil {
+			return int64(min(st.Bavail, 1<<62/uint64(st.Bsize))) * st.Bsize, nil
+		}
+		up := filepath.Dir(dir)
+		if err != unix.ENOENT || up == dir {
+			return 0, fmt.Errorf("transfer: %w", &fs.PathError{Op: "statfs", Path: dir, Err: err})
+		}
+		dir = up
+	}
+}
+
+// sameFilesystem reports whether two paths, or the directories above them that
+// exist, lie on one filesystem.
+func sameFilesystem(a, b string) bool {
+	fa, errA := os.Stat(a)
+	fb, errB := os.Stat(b)
+	if errA != nil || errB != nil {
+		return false
+	}
+	sa, okA := fa.Sys().(*syscall.Stat_t)
+	sb, okB := fb.Sys().(*syscall.Stat_t)
+	return okA && okB && sa.Dev == sb.Dev
+}
