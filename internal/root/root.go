@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/durable"
@@ -139,6 +140,8 @@ func (r *Root) version() (versionState, error) {
 		if err != nil {
 			return versionNone, fmt.Errorf("root: %w", err)
 		}
+		return versionNone, nil
+	case errors.Is(err, syscall.ENOTDIR): // a file
 		return versionNone, nil
 	case err != nil:
 		return versionNone, fmt.Errorf("root: %w", err)

@@ -69,6 +69,13 @@ func TestOpen(t *testing.T) {
 			}
 		}
 	})
+	t.Run("file", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "file")
+		overwrite(t, file, "x")
+		if _, err := Open(file, Options{ReadOnly: true}); !errors.Is(err, ErrNotRoot) {
+			t.Errorf("Open = %v, want ErrNotRoot", err)
+		}
+	})
 	for name, c := range map[string]struct {
 		file, content string
 		want          error
