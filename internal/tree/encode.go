@@ -93,7 +93,7 @@ func (e *encoder) dir(ctx context.Context, d *Dir, st *unix.Stat_t, name string,
 	if v, err := e.devs.virtual(d.fd, st); err != nil || v {
 		return pathError("statfs", d.path, err)
 	}
-	if e.flags&catar.ExcludeFile != 0 {
+	if e.flags.Has(catar.ExcludeFile) {
 		own, err := readExcludeFile(d)
 		if err != nil {
 			return err
@@ -146,13 +146,7 @@ func (e *encoder) subdir(ctx context.Context, d, sub *Dir, name string, depth in
 	if err != nil {
 		return pathError("stat", sub.path, err)
 	}
-	if e.flags&catar.ExcludeSubmounts != 0 {
-		other, err := otherMount(d.fd, sub.fd)
-		if err != nil || other {
-			return pathError("statx", sub.path, err)
-		}
-	}
-	if skip, err := e.nodump(sub.fd, &st); err != nil || skip {
+	if skip, err := e.leftOut(d, sub.fd, &st); err != nil || skip {
 		return pathError("read flags of", sub.path, err)
 	}
 	return e.dir(ctx, sub, &st, name, depth, rules)
@@ -168,7 +162,7 @@ func (e *encoder) file(ctx context.Context, d *Dir, name string, depth int) erro
 	if err != nil {
 		return errors.Join(d.error("stat", name, err), f.Close())
 	}
-	if skip, err := e.nodump(fd, &st); err != nil || skip {
+	if skip, err := e.leftOut(d, fd, &st); err != nil || skip {
 		return errors.Join(d.error("read flags of", name, err), f.Close())
 	}
 	ent, err := e.entry(fd, &st)
@@ -197,6 +191,9 @@ func (e *encoder) special(d *Dir, fd int, name string, depth int) error {
 	if err != nil {
 		return d.error("stat", name, err)
 	}
+	if skip, err := e.leftOut(d, fd, &st); err != nil || skip {
+		return d.error("statx", name, err)
+	}
 	ent, err := e.entry(fd, &st)
 	if err != nil {
 		return d.error("read", name, err)
@@ -220,9 +217,15 @@ func (e *encoder) write(path string, ent *catar.Entry) error {
 	return nil
 }
 
-// nodump reports whether a file is left out because of its nodump attribute.
-func (e *encoder) nodump(fd int, st *unix.Stat_t) (bool, error) {
-	if e.flags&catar.ExcludeNoDump == 0 {
+// leftOut reports whether a node in d is left out because it is a mount point
+// or has the nodump attribute.
+func (e *encoder) leftOut(d *Dir, fd int, st *unix.Stat_t) (bool, error) {
+	if e.flags.Has(catar.ExcludeSubmounts) {
+		if other, err := otherMount(d.fd, fd); err != nil || other {
+			return other, err
+		}
+	}
+	if typ := st.Mode & unix.S_IFMT; !e.flags.Has(catar.ExcludeNoDump) || typ != unix.S_IFREG && typ != unix.S_IFDIR {
 		return false, nil
 	}
 	f, err := readFlags(fd, st, catar.WithFlagNoDump)
