@@ -97,8 +97,8 @@ func split(b []byte) (*decoder, error) {
 		return nil, d.fail(secModes, -1, "section of %d bytes", len(d.sec[secModes].b))
 	case len(d.sec[secLevels].b) < nodes-1:
 		return nil, d.fail(secLevels, -1, "%d bytes for %d nodes", len(d.sec[secLevels].b), nodes)
-	case nodes > MaxNodes:
-		return nil, d.fail(secModes, -1, "%d nodes, more than %d", nodes, MaxNodes)
+	case nodes > maxNodes:
+		return nil, d.fail(secModes, -1, "%d nodes, more than %d", nodes, maxNodes)
 	}
 	return d, nil
 }
@@ -199,8 +199,8 @@ func (d *decoder) place(nodes []Node, i int) error {
 		return err
 	}
 	depth := deep - int(up)
-	if depth > MaxDepth {
-		return d.fail(secLevels, i, "deeper than %d", MaxDepth)
+	if depth > maxDepth {
+		return d.fail(secLevels, i, "deeper than %d", maxDepth)
 	}
 	shared, err := d.bytes(secNames, i, 1)
 	if err != nil {
@@ -295,7 +295,7 @@ func (d *decoder) nodeXAttrs(n *Node, i int) error {
 		if c.at == len(c.b) {
 			return nil
 		}
-		gap, err := d.uvarint(secXAttrs, i, MaxNodes)
+		gap, err := d.uvarint(secXAttrs, i, maxNodes)
 		if err != nil {
 			return err
 		}

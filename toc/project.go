@@ -103,13 +103,13 @@ func project(nodes []Node, w *catar.Writer, content func(i int) error) error {
 // casync cannot extract and what lies below them.
 func included(nodes []Node) func(yield func(int) bool) {
 	return func(yield func(int) bool) {
-		skip := MaxDepth + 1 // nodes deeper than this lie below one left out
+		skip := maxDepth + 1 // nodes deeper than this lie below one left out
 		for i := range nodes {
 			n := &nodes[i]
 			if n.Depth > skip {
 				continue
 			}
-			skip = MaxDepth + 1
+			skip = maxDepth + 1
 			if len(n.Name) > maxProjectedName || n.Depth > catar.MaxDepth {
 				skip = n.Depth
 				continue

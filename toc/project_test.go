@@ -43,7 +43,7 @@ func TestLayout(t *testing.T) {
 	if want := "too deep" + "left out" + "left out with its directory"; rest.String() != want {
 		t.Errorf("extra holds %q, want %q", rest.String(), want)
 	}
-	if (&TOC{Nodes: src.Nodes}).Validate() != nil {
+	if validate(src.Nodes, true) != nil {
 		t.Error("digests are missing after both parts were written")
 	}
 	image = append(image, rest.Bytes()...)

@@ -128,14 +128,28 @@ func TestValidate(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			x := sample().toc()
 			tt.change(t, x)
-			err := x.Validate()
+			err := validate(x.Nodes, true)
 			if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), tt.want) {
-				t.Fatalf("Validate: %v, want %q", err, tt.want)
+				t.Fatalf("validate: %v, want %q", err, tt.want)
 			}
 			if _, err := Marshal(x); err == nil {
 				t.Error("Marshal took it")
 			}
 		})
+	}
+}
+
+// TestGoldenProjection holds the catars to what they were when the projection
+// was specified: stored images are found again by it.
+func TestGoldenProjection(t *testing.T) {
+	for name, want := range map[string]string{
+		"example": "d4add17b99ebd6f1743a4459d117aae5e0a551c4d763dda62a040a21cda7eb76",
+		"empty":   "b2758b5344b8916303423913320e2b63d7fb96f6d6c8bc881c7d6836c638929e",
+		"sample":  "a4ce5c18091afb4f10c6fbbf4a0af04dd610c357cd69f3c93bf306e14823d765",
+	} {
+		if got := sha256.Sum256(catarOf(t, golden[name].source())); hex.EncodeToString(got[:]) != want {
+			t.Errorf("the catar of %q has changed to %x", name, got)
+		}
 	}
 }
 

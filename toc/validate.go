@@ -14,9 +14,9 @@ import (
 const (
 	// MaxName is the length of the longest name, in bytes.
 	MaxName = 255
-	// MaxDepth is the depth of the deepest node: no path of 4096 bytes has more
+	// maxDepth is the depth of the deepest node: no path of 4096 bytes has more
 	// components.
-	MaxDepth = 2048
+	maxDepth = 2048
 	// MaxTarget is the length of the longest symlink target, in bytes.
 	MaxTarget = 4095
 	// MaxXAttrValue is the length of the longest value of an extended
@@ -25,13 +25,13 @@ const (
 	// MaxXAttrNames bounds the names of one node's extended attributes, each
 	// with a zero byte after it: Linux cannot list more.
 	MaxXAttrNames = 65536
-	// MaxXAttrs bounds the values of one node's extended attributes together.
-	MaxXAttrs = 16 << 20
+	// maxXAttrs bounds the values of one node's extended attributes together.
+	maxXAttrs = 16 << 20
 	// MaxMajor and MaxMinor are the largest device numbers.
 	MaxMajor = 1<<12 - 1
 	MaxMinor = 1<<20 - 1
-	// MaxNodes is the number of nodes that a TOC can have.
-	MaxNodes = 1 << 28
+	// maxNodes is the number of nodes that a TOC can have.
+	maxNodes = 1 << 28
 )
 
 // ErrInvalid is wrapped by every error that says that a TOC, its bytes or its
@@ -110,11 +110,11 @@ func validate(nodes []Node, digests bool) error {
 	if len(nodes) == 0 {
 		return &Error{Offset: -1, Node: -1, Reason: "no root"}
 	}
-	if len(nodes) > MaxNodes {
-		return &Error{Offset: -1, Node: -1, Reason: fmt.Sprintf("%d nodes, more than %d", len(nodes), MaxNodes)}
+	if len(nodes) > maxNodes {
+		return &Error{Offset: -1, Node: -1, Reason: fmt.Sprintf("%d nodes, more than %d", len(nodes), maxNodes)}
 	}
 	sizes := make(map[[32]byte]int64)
-	var last [MaxDepth + 1]string // per depth the previous sibling
+	var last [maxDepth + 1]string // per depth the previous sibling
 	for i := range nodes {
 		n := &nodes[i]
 		reason := checkPlace(nodes, i, &last)
@@ -140,7 +140,7 @@ func validate(nodes []Node, digests bool) error {
 }
 
 // checkPlace checks where node i hangs: depth, name and order.
-func checkPlace(nodes []Node, i int, last *[MaxDepth + 1]string) string {
+func checkPlace(nodes []Node, i int, last *[maxDepth + 1]string) string {
 	n := &nodes[i]
 	if i == 0 {
 		switch {
@@ -152,7 +152,7 @@ func checkPlace(nodes []Node, i int, last *[MaxDepth + 1]string) string {
 		return ""
 	}
 	prev := &nodes[i-1]
-	if n.Depth < 1 || n.Depth > deepest(prev) || n.Depth > MaxDepth {
+	if n.Depth < 1 || n.Depth > deepest(prev) || n.Depth > maxDepth {
 		return fmt.Sprintf("depth %d after depth %d", n.Depth, prev.Depth)
 	}
 	if reason := checkName(n.Name); reason != "" {
@@ -236,7 +236,7 @@ func checkXAttrs(xs []XAttr) string {
 			return fmt.Sprintf("attribute %q of %d bytes", x.Name, len(x.Value))
 		case i > 0 && x.Name <= xs[i-1].Name:
 			return fmt.Sprintf("attribute %q not in order", x.Name)
-		case names > MaxXAttrNames || values > MaxXAttrs:
+		case names > MaxXAttrNames || values > maxXAttrs:
 			return "too many attributes"
 		}
 	}

@@ -42,13 +42,13 @@ const (
 const (
 	// MaxManifest is the size of the largest manifest, in bytes.
 	MaxManifest = 4 << 20
-	// MaxConfig is the size of the largest image config, in bytes.
-	MaxConfig = 8 << 20
-	// MaxTOC is the length of the longest table of contents, in bytes,
+	// maxConfig is the size of the largest image config, in bytes.
+	maxConfig = 8 << 20
+	// maxTOC is the length of the longest table of contents, in bytes,
 	// compressed or not.
-	MaxTOC = 1 << 30
-	// MaxIndex is the size of the largest caidx, caibx and list of chunk sizes.
-	MaxIndex = 1 << 30
+	maxTOC = 1 << 30
+	// maxIndex is the size of the largest caidx, caibx and list of chunk sizes.
+	maxIndex = 1 << 30
 	// maxBytes bounds the catar and the extra stream together
 	// (docs/format/projection.md, section 1).
 	maxBytes = 1 << 62
@@ -85,8 +85,8 @@ type Stream struct {
 	Size uint64
 }
 
-// Blobs gives every object that the manifest names, in its order.
-func (m *Manifest) Blobs() []ocispec.Descriptor {
+// blobs gives every object that the manifest names, in its order.
+func (m *Manifest) blobs() []ocispec.Descriptor {
 	b := []ocispec.Descriptor{m.Config, m.TOC, m.Catar.Index, m.Catar.Sizes}
 	if m.Extra != nil {
 		b = append(b, m.Extra.Index, m.Extra.Sizes)
@@ -116,7 +116,7 @@ func (m *Manifest) Encode() ([]byte, error) {
 		MediaType:    ocispec.MediaTypeImageManifest,
 		ArtifactType: MediaTypeImage,
 		Config:       ocispec.DescriptorEmptyJSON,
-		Layers:       m.Blobs(),
+		Layers:       m.blobs(),
 		Annotations:  annotations,
 	})
 	if err != nil {
@@ -183,14 +183,14 @@ func (m *Manifest) layers(ls []ocispec.Descriptor) error {
 		return malformed("layer 0 of media type %q", m.Config.MediaType)
 	}
 	want := []string{m.Config.MediaType, MediaTypeTOC, MediaTypeCaidx, MediaTypeSizes}
-	limits := []int64{MaxConfig, MaxTOC, MaxIndex, MaxIndex}
+	limits := []int64{maxConfig, maxTOC, maxIndex, maxIndex}
 	if len(ls) > 4 && ls[4].MediaType == MediaTypeCaibx {
 		if len(ls) < 6 {
 			return malformed("%d layers", len(ls))
 		}
 		m.Extra = &Stream{Index: ls[4], Sizes: ls[5]}
 		want = append(want, MediaTypeCaibx, MediaTypeSizes)
-		limits = append(limits, MaxIndex, MaxIndex)
+		limits = append(limits, maxIndex, maxIndex)
 	}
 	for i, mediaType := range want {
 		l := ls[i]
@@ -250,8 +250,8 @@ func (m *Manifest) annotations(a map[string]string) error {
 		total += m.Extra.Size
 	}
 	switch {
-	case m.TOCSize > MaxTOC:
-		return exceeded("size of the table of contents", MaxTOC)
+	case m.TOCSize > maxTOC:
+		return exceeded("size of the table of contents", maxTOC)
 	case total > maxBytes:
 		return malformed("%d bytes of contents", total)
 	case m.Extra != nil && m.Extra.Size == 0:
