@@ -36,10 +36,10 @@ type catalogFile struct {
 // Catalog reads what images a repository has, sorted by name.
 func Catalog(ctx context.Context, files Files) ([]Name, error) {
 	b, err := files.ReadFile(ctx, catalogName, maxCatalog)
-	var names []Name
-	if err == nil {
-		names, err = parseCatalog(b)
+	if err != nil {
+		return nil, fmt.Errorf("repo: %w", err)
 	}
+	names, err := parseCatalog(b)
 	if err != nil {
 		return nil, objectError(files, catalogName, err)
 	}

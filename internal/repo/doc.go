@@ -32,7 +32,7 @@ var (
 
 // objectError says which object of which repository an error is about.
 func objectError(files Files, path string, err error) error {
-	return fmt.Errorf("repo: %s: %s: %w", files, path, err)
+	return fmt.Errorf("repo: %s/%s: %w", files, path, err)
 }
 
 func malformed(format string, args ...any) error {

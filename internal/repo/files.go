@@ -16,7 +16,8 @@ import (
 type Files interface {
 	// ReadFile returns the contents of the file at path, slash-separated and
 	// relative to the repository. The error wraps store.ErrNotFound when there
-	// is none and store.ErrTooLarge when it is longer than limit bytes.
+	// is none and store.ErrTooLarge when it is longer than limit bytes. Errors
+	// name the file.
 	ReadFile(ctx context.Context, path string, limit int64) ([]byte, error)
 	// String names the repository for messages, without secrets.
 	String() string
@@ -47,14 +48,22 @@ func (d *Dir) String() string { return d.root.Name() }
 
 // ReadFile implements Files. Symbolic links that leave the repository are
 // errors.
-func (d *Dir) ReadFile(ctx context.Context, path string, limit int64) (_ []byte, err error) {
+func (d *Dir) ReadFile(ctx context.Context, path string, limit int64) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	st, err := d.root.Stat(path)
+	b, err := d.read(path, limit)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, store.ErrNotFound
+		err = store.ErrNotFound
 	}
+	if err != nil {
+		return nil, fmt.Errorf("%s/%s: %w", d, path, err)
+	}
+	return b, nil
+}
+
+func (d *Dir) read(path string, limit int64) (_ []byte, err error) {
+	st, err := d.root.Stat(path)
 	if err != nil {
 		return nil, err
 	}

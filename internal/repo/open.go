@@ -47,10 +47,10 @@ func Open(ctx context.Context, files Files, ref Ref) (*Image, error) {
 		var err error
 		path = ref.Name + "/" + ref.Tag + ".json"
 		b, err := files.ReadFile(ctx, path, maxTag)
-		if err == nil {
-			tag, err = parseTag(b)
-		}
 		if err != nil {
+			return nil, fmt.Errorf("repo: %w", err)
+		}
+		if tag, err = parseTag(b); err != nil {
 			return nil, objectError(files, path, err)
 		}
 		im.Digest, im.Serial, im.Pushed = tag.Manifest.Digest, tag.Serial, tag.Pushed
@@ -81,10 +81,10 @@ func (im *Image) manifest(ctx context.Context, tag *tagFile) ([]byte, error) {
 	// A digest does not tell the size.
 	path := im.blobPath(im.Digest)
 	b, err := im.files.ReadFile(ctx, path, translate.MaxManifest)
-	if err == nil {
-		err = checkBlob(ocispec.Descriptor{Digest: im.Digest, Size: int64(len(b))}, b)
-	}
 	if err != nil {
+		return nil, fmt.Errorf("repo: manifest: %w", err)
+	}
+	if err := checkBlob(ocispec.Descriptor{Digest: im.Digest, Size: int64(len(b))}, b); err != nil {
 		return nil, objectError(im.files, path, err)
 	}
 	return b, nil
@@ -106,10 +106,10 @@ func (im *Image) object(ctx context.Context, tag *tagFile, d ocispec.Descriptor)
 func (im *Image) blob(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
 	path := im.blobPath(d.Digest)
 	b, err := im.files.ReadFile(ctx, path, d.Size)
-	if err == nil {
-		err = checkBlob(d, b)
-	}
 	if err != nil {
+		return nil, fmt.Errorf("repo: %s: %w", d.MediaType, err)
+	}
+	if err := checkBlob(d, b); err != nil {
 		return nil, objectError(im.files, path, fmt.Errorf("%s: %w", d.MediaType, err))
 	}
 	return b, nil
