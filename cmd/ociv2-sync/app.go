@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -186,30 +187,53 @@ func (a *app) print(v any, text func(w io.Writer)) error {
 	return nil
 }
 
-// fail prints the error that ends the program.
-func (a *app) fail(err error, code int) {
-	if a.json {
-		type failure struct {
-			Message string `json:"message"`
-			Exit    int    `json:"exit"`
-		}
-		_ = a.print(struct {
-			Error failure `json:"error"`
-		}{failure{err.Error(), code}}, nil) // nowhere is left to report a broken stdout
-		return
-	}
-	fmt.Fprintf(a.stderr, "ociv2-sync: %s\n", oneLine(err))
+// failure is an error as JSON.
+type failure struct {
+	Message string `json:"message"`
+	Exit    int    `json:"exit"`
 }
 
-// oneLine folds an error into one line, without control characters that an
-// object's name may have brought along.
-func oneLine(err error) string {
-	return strings.Map(func(r rune) rune {
+func newFailure(err error) *failure { return &failure{message(err), exitCode(err)} }
+
+// printedError is an error that is part of the result that was printed.
+type printedError struct{ err error }
+
+func (e printedError) Error() string { return e.err.Error() }
+func (e printedError) Unwrap() error { return e.err }
+
+// fail prints the error that ends the program.
+func (a *app) fail(err error) {
+	if _, ok := errors.AsType[printedError](err); ok {
+		return
+	}
+	if a.json {
+		_ = a.print(struct {
+			Error *failure `json:"error"`
+		}{newFailure(err)}, nil) // nowhere is left to report a broken stdout
+		return
+	}
+	fmt.Fprintf(a.stderr, "ociv2-sync: %s\n", message(err))
+}
+
+// message returns an error as one line for people: without control characters,
+// which an object's name may have brought along, and without the name of the
+// package that it comes from.
+func message(err error) string {
+	text := strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return ' '
 		}
 		return r
 	}, err.Error())
+	where, rest, ok := strings.Cut(text, ": ")
+	switch where {
+	case "archive", "assemble", "caibx", "catar", "chunk", "durable", "httpstore", "ingest", "local",
+		"ocisrc", "repo", "root", "seed", "serve", "store", "toc", "transfer", "translate", "tree":
+		if ok {
+			return rest
+		}
+	}
+	return text
 }
 
 // terminal reports whether stderr is a terminal.

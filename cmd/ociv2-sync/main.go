@@ -38,9 +38,8 @@ func run(args []string, stdout, stderr io.Writer, env func(string) (string, bool
 	if cause := context.Cause(ctx); errors.As(cause, &sig) {
 		err = sig
 	}
-	code := exitCode(err)
-	a.fail(err, code)
-	return code
+	a.fail(err)
+	return exitCode(err)
 }
 
 // withSignals returns a context that SIGINT and SIGTERM cancel, with a

@@ -42,10 +42,15 @@ func (a *app) runPlan(cmd *cobra.Command, args []string, o *pullFlags) error {
 	}
 	defer p.Close()
 	r := newPlanResult(p)
+	refused := p.Check()
+	if refused != nil && a.json {
+		r.Error = newFailure(refused)
+		refused = printedError{refused}
+	}
 	if err := a.print(r, r.table); err != nil {
 		return err
 	}
-	return p.Check()
+	return refused
 }
 
 // planSource is what a plan takes from one source.
@@ -65,6 +70,7 @@ type planResult struct {
 	Sources   []planSource `json:"sources"`
 	Total     planSource   `json:"total"`
 	Disk      int64        `json:"diskBytes"`
+	Error     *failure     `json:"error,omitempty"` // why a pull would refuse
 }
 
 func newPlanResult(p *transfer.Prepared) *planResult {

@@ -25,7 +25,7 @@ func (a *app) unrestored(notes []tree.Unrestored) error {
 // warnUnrestored names attributes that could not be restored.
 func (a *app) warnUnrestored(notes []tree.Unrestored) {
 	for _, n := range notes[:min(len(notes), maxNotes)] {
-		fmt.Fprintf(a.stderr, "ociv2-sync: warning: %s\n", oneLine(n))
+		fmt.Fprintf(a.stderr, "ociv2-sync: warning: %s\n", message(n))
 	}
 	if more := len(notes) - maxNotes; more > 0 {
 		fmt.Fprintf(a.stderr, "ociv2-sync: warning: and %d more attributes not restored\n", more)

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"path/filepath"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/ociv2-sync/ociv2-sync/internal/root"
 	"github.com/ociv2-sync/ociv2-sync/seed"
 	"github.com/ociv2-sync/ociv2-sync/toc"
@@ -54,9 +56,10 @@ func treeSeeds(r *root.Root, log *slog.Logger) []seed.Seed {
 	if err != nil {
 		log.Warn("a tree of the root is of no use as a seed", "root", r.Path(), "reason", err)
 	}
+	names := treeNames(r, trees)
 	seeds := make([]seed.Seed, 0, len(trees))
 	for _, t := range trees {
-		seeds = append(seeds, seed.NewTree(t.RootFS, t.RootFS, func() (*toc.TOC, error) {
+		seeds = append(seeds, seed.NewTree(names[t.Manifest], t.RootFS, func() (*toc.TOC, error) {
 			b, err := r.Blob(t.TOC)
 			if err != nil {
 				return nil, err
@@ -65,4 +68,20 @@ func treeSeeds(r *root.Root, log *slog.Logger) []seed.Seed {
 		}))
 	}
 	return seeds
+}
+
+// treeNames says for people what each tree of a root is: the first image that
+// shows it, or the digest of one that is kept for rollback.
+func treeNames(r *root.Root, trees []*root.Tree) map[digest.Digest]string {
+	names := make(map[digest.Digest]string, len(trees))
+	for _, t := range trees {
+		names[t.Manifest] = fmt.Sprintf("image %.19s in %s", t.Manifest, r.Path())
+	}
+	images, _ := r.Images() // what cannot be read has a tree without a name
+	for _, i := range images {
+		if _, ok := names[i.Current.Manifest]; ok {
+			names[i.Current.Manifest] = fmt.Sprintf("image %s:%s in %s", i.Name, i.Tag, r.Path())
+		}
+	}
+	return names
 }
