@@ -2,6 +2,7 @@ package catar
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"io"
 	"os"
@@ -310,4 +311,21 @@ func FuzzReader(f *testing.F) {
 			t.Errorf("not an error of the format: %v", err)
 		}
 	})
+}
+
+// TestWorkedExample holds the example of docs/format/catar.md, section 1.
+func TestWorkedExample(t *testing.T) {
+	const want = "400000000000000051bb5beabcfa9613" +
+		"0000000000000020ff410000000000000000000000000000" +
+		"000000000000000000000000000000000000000000000000" +
+		"280000000000000003c427835e5cd3df" +
+		"4000000000000000280000000000000043297033a56f4457"
+	var b bytes.Buffer
+	w := NewWriter(&b, SHA512_256)
+	if err := errors.Join(w.WriteEntry(&Entry{Mode: ModeDir | 0o777}), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if got := hex.EncodeToString(b.Bytes()); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
 }

@@ -12,7 +12,7 @@ func (f Flags) checkEntry(e *Entry) error {
 	if e.Depth > MaxDepth {
 		return unsupported("depth %d, the most is %d", e.Depth, MaxDepth)
 	}
-	if e.Depth > 0 && !ValidFileName(e.Name) {
+	if e.Depth > 0 && !validFileName(e.Name) {
 		return unsupported("file name %q", e.Name)
 	}
 	kept := *e

@@ -86,8 +86,8 @@ func StorableName(s string) bool {
 	return true
 }
 
-// ValidFileName reports whether s may name a node below the root.
-func ValidFileName(s string) bool {
+// validFileName reports whether s may name a node below the root.
+func validFileName(s string) bool {
 	return s != "" && s != "." && s != ".." && len(s) <= MaxName && strings.IndexByte(s, '/') < 0 &&
 		strings.IndexByte(s, 0) < 0
 }

@@ -175,7 +175,7 @@ func (r *Reader) filename(h header) (string, error) {
 		return "", err
 	}
 	name, ok := bytes.CutSuffix(b, []byte{0})
-	if !ok || !ValidFileName(string(name)) {
+	if !ok || !validFileName(string(name)) {
 		return "", h.errorf("bad file name %q", b)
 	}
 	if last := r.dirs[len(r.dirs)-1].last; string(name) <= last {

@@ -95,11 +95,11 @@ func TestEncodeIsCasyncs(t *testing.T) {
 				// TestEncodeDropsACLs has what casync does wrong.
 				small, dir = smallPlain, dirPlain
 			}
-			encodeEqual(t, small, flags, args...)
 			if flags.Has(catar.With16BitUIDs) || flags.Has(catar.WithUserNames) && !flags.Has(catar.With32BitUIDs) {
 				if err := Encode(t.Context(), dir, EncodeOptions{Flags: flags}, io.Discard); !refused(err) {
 					t.Errorf("ids that do not fit: %v", err)
 				}
+				encodeEqual(t, small, flags, args...)
 				return
 			}
 			encodeEqual(t, dir, flags, args...)

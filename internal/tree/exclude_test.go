@@ -104,3 +104,37 @@ func TestParseRulesRefuses(t *testing.T) {
 		}
 	}
 }
+
+// FuzzExclude: any text is rules or an error, and matching agrees with the
+// plainest matcher there is.
+func FuzzExclude(f *testing.F) {
+	f.Add("*.o\n!keep.o\n/a/b/\n[a-c]?\n", "keep.o")
+	f.Add("[[:alpha:]-z]*[!]a]\\*", ".hidden")
+	f.Add("f[[.a.]-c][[=x=]", "fbx")
+	f.Fuzz(func(t *testing.T, text, name string) {
+		rules, err := parseRules(text)
+		if err != nil || name == "" || len(name)+len(text) > 100 {
+			return
+		}
+		match(rules, name, true)
+		for _, r := range rules {
+			for _, p := range r.parts {
+				want := plainMatch(p, name) && (name[0] != '.' || p[0] == '.' || strings.HasPrefix(p, `\.`))
+				if got := fnmatch(p, name); got != want {
+					t.Errorf("%q matches %q: %t, want %t", p, name, got, want)
+				}
+			}
+		}
+	})
+}
+
+func plainMatch(pattern, name string) bool {
+	if pattern == "" || name == "" {
+		return strings.Trim(pattern, "*") == "" && name == ""
+	}
+	if pattern[0] == '*' {
+		return plainMatch(pattern[1:], name) || plainMatch(pattern, name[1:])
+	}
+	n, ok := matchOne(pattern, name[0])
+	return ok && plainMatch(pattern[n:], name[1:])
+}

@@ -59,7 +59,7 @@ func (u Unrestored) Unwrap() error { return u.Err }
 // mayLack reports whether an error says that we may not, or the filesystem
 // cannot: what becomes an Unrestored rather than a failure.
 func mayLack(err error) bool {
-	for _, e := range []error{unix.EPERM, unix.EACCES, unix.EOPNOTSUPP, unix.ENOTTY, unix.EINVAL, unix.ENOSYS} {
+	for _, e := range []error{unix.EPERM, unix.EACCES, unix.EOPNOTSUPP, unix.ENOTTY, unix.EINVAL, unix.ENOSYS, unix.E2BIG, unix.ERANGE} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -183,6 +183,14 @@ func setTime(fd int, m Meta) error {
 	err := unix.UtimesNanoAt(fd, "", ts, unix.AT_EMPTY_PATH)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) { // Linux before 5.8
 		err = unix.UtimesNanoAt(unix.AT_FDCWD, procPath(fd), ts, 0)
+	}
+	if err == nil && (m.Sec < 0 || m.Sec > 1<<31-1) {
+		// Filesystems that cannot hold such a time take another without a word.
+		st, err := fstat(fd)
+		if err == nil && int64(st.Mtim.Sec) != m.Sec {
+			err = unix.ERANGE
+		}
+		return err
 	}
 	return err
 }

@@ -10,8 +10,9 @@ const holeSize = 4096
 
 // sparseWriter writes a new file and leaves out whole blocks of zeros.
 type sparseWriter struct {
-	f   *os.File
-	off int64
+	f    *os.File
+	off  int64
+	hole bool // the last bytes were left out
 }
 
 func (w *sparseWriter) Write(p []byte) (int, error) {
@@ -22,7 +23,7 @@ func (w *sparseWriter) Write(p []byte) (int, error) {
 				return done, err
 			}
 		}
-		w.off += int64(n)
+		w.off, w.hole = w.off+int64(n), zero
 		done += n
 	}
 	return len(p), nil
@@ -43,8 +44,13 @@ func (w *sparseWriter) run(p []byte) (zero bool, n int) {
 	return zero, n
 }
 
-// end gives the file its length, which holes at its end do not.
-func (w *sparseWriter) end() error { return w.f.Truncate(w.off) }
+// end gives the file its length, which a hole at its end does not.
+func (w *sparseWriter) end() error {
+	if !w.hole {
+		return nil
+	}
+	return w.f.Truncate(w.off)
+}
 
 func isZero(p []byte) bool {
 	var zeros [holeSize]byte
