@@ -25,18 +25,17 @@ var changing = []string{
 	"openat", "mkdirat", "write", "pwrite64", "ftruncate", "fchmodat", "fsync", "syncfs", "renameat", "renameat2", "symlinkat", "unlinkat",
 }
 
-// TestChild is the process that TestCutAnywhere cuts: an update from "old" to "new", with
-// all that belongs to it.
-func TestChild(t *testing.T) {
+// TestMain is also the process that TestCutAnywhere cuts: an update from "old" to "new",
+// with all that belongs to it.
+func TestMain(m *testing.M) {
 	path := os.Getenv(childEnv)
 	if path == "" {
-		t.Skip("is the child process of TestCutAnywhere")
+		os.Exit(m.Run())
 	}
-	// strace counts the calls of each thread.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	runtime.LockOSThread() // strace counts the calls of each thread
 	if err := update(path); err != nil {
-		t.Fatal(err)
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 }
 
@@ -113,7 +112,7 @@ func cut(t *testing.T, strace, inject string) (digest.Digest, bool) {
 
 	trace := filepath.Join(dir, "trace")
 	call, _, _ := strings.Cut(strings.TrimPrefix(inject, "inject="), ":")
-	cmd := exec.CommandContext(t.Context(), strace, "-f", "-o", trace, "-e", "trace="+call, "-e", inject, os.Args[0], "-test.run=^TestChild$")
+	cmd := exec.CommandContext(t.Context(), strace, "-f", "-o", trace, "-e", "trace="+call, "-e", inject, os.Args[0])
 	cmd.Env = append(os.Environ(), childEnv+"="+r.path, "GORACE=atexit_sleep_ms=0")
 	out, childErr := cmd.CombinedOutput()
 	calls, err := os.ReadFile(trace)

@@ -173,6 +173,10 @@ func (r *Root) create() error {
 	// owner may reach them. Whoever wants otherwise changes this one mode.
 	if err := os.Mkdir(r.path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("root: %w", err)
+	} else if err != nil {
+		if fi, err := os.Stat(r.path); err == nil && !fi.IsDir() {
+			return fmt.Errorf("root: %s: %w", r.path, ErrNotRoot)
+		}
 	}
 	if err := r.createVersion(); err != nil {
 		return err
