@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -81,9 +82,19 @@ func (d *Dir) SetMeta(name string, m Meta) ([]Unrestored, error) {
 	if err != nil {
 		return nil, err
 	}
+	st, err := fstat(fd)
+	if err == nil && (st.Mode^m.Mode)&unix.S_IFMT != 0 {
+		// Somebody else's node has the name now; its attributes are not ours.
+		err = errOtherType
+	}
+	if err != nil {
+		return nil, errors.Join(d.error("set metadata of", name, err), unix.Close(fd))
+	}
 	notes, err := setMeta(fd, path.Join(d.path, name), m, flags == unix.O_PATH)
 	return notes, errors.Join(err, unix.Close(fd))
 }
+
+var errOtherType = errors.New("is of another type than it was made")
 
 // fder is an open file, such as *os.File.
 type fder interface {
@@ -177,10 +188,12 @@ var (
 
 // setTime sets the modification time, and the access time to the same.
 func setTime(fd int, m Meta) error {
-	t := unix.NsecToTimespec(0)
-	t.Sec, t.Nsec = m.Sec, int64(m.Nsec)
+	t, err := unix.TimeToTimespec(time.Unix(m.Sec, int64(m.Nsec)))
+	if err != nil {
+		return err
+	}
 	ts := []unix.Timespec{t, t}
-	err := unix.UtimesNanoAt(fd, "", ts, unix.AT_EMPTY_PATH)
+	err = unix.UtimesNanoAt(fd, "", ts, unix.AT_EMPTY_PATH)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) { // Linux before 5.8
 		err = unix.UtimesNanoAt(unix.AT_FDCWD, procPath(fd), ts, 0)
 	}

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strconv"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ociv2-sync/ociv2-sync/catar"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
@@ -43,11 +41,11 @@ func (x *extractor) meta(e *catar.Entry) Meta {
 	m.keepOwner = !x.owner(e, &m)
 	m.keepTime = x.flags&timeFlags == 0
 	// A time before 1970 has wrapped around.
-	t := unix.NsecToTimespec(int64(e.MTime))
-	if t.Nsec < 0 {
-		t.Sec, t.Nsec = t.Sec-1, t.Nsec+1e9
+	sec, nsec := int64(e.MTime)/1e9, int64(e.MTime)%1e9
+	if nsec < 0 {
+		sec, nsec = sec-1, nsec+1e9
 	}
-	m.Sec, m.Nsec = int64(t.Sec), int32(t.Nsec)
+	m.Sec, m.Nsec = sec, int32(nsec)
 	x.mode(e, &m)
 	m.XAttrs = x.xattrs(e)
 	m.keepXAttr = func(name string) bool {
