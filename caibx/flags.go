@@ -25,7 +25,7 @@ var flagRules = [...]struct {
 	{"sec-time", 0x8, 0, 0x40},
 	{"acl", 0x2000_0000, 0, 0x180},
 	{"permissions", 0x100, 0, 0x80},
-	{"subvolume-ro", 0x80_0000, 0x40_0000, 0},
+	{"subvolume-ro", 0x800_0000, 0x400_0000, 0},
 	{"exclude-nodump", 1 << 63, 0, 0x10_0000},
 }
 

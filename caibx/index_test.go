@@ -60,7 +60,7 @@ func TestReadMalformed(t *testing.T) {
 		"acl and permissions": {u64(16, 1<<61|0x2000_0102), 16},
 		"acl without ids":     {u64(16, 1<<61|0x2000_0000), 16},
 		"read-only and perm.": {u64(16, 1<<61|0x180), 16},
-		"subvolume-ro alone":  {u64(16, 1<<61|0x80_0000), 16},
+		"subvolume-ro alone":  {u64(16, 1<<61|0x800_0000), 16},
 		"nodump and excluded": {u64(16, 1<<63|0x10_0000), 16},
 		"min 0":               {u64(24, 0), 24},
 		"min above avg":       {u64(24, 1<<20), 24},
