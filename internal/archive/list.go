@@ -70,7 +70,7 @@ func modeString(mode uint32) string {
 		with string // instead of "-" and "x"
 	}{{0o4000, 3, "Ss"}, {0o2000, 6, "Ss"}, {0o1000, 9, "Tt"}} {
 		switch {
-		case mode&x.bit == 0:
+		case mode&x.bit == 0, x.at == 9 && mode&catar.ModeType != catar.ModeDir: // casync shows a sticky bit of directories alone
 		case s[x.at] == '-':
 			s[x.at] = x.with[0]
 		default:
@@ -80,12 +80,12 @@ func modeString(mode uint32) string {
 	return string(s)
 }
 
-// escape writes all but printable ASCII, and the backslash, as three octal
-// digits.
+// escape writes all but printable ASCII, the backslash and the number sign as
+// three octal digits.
 func escape(path string) string {
 	var b strings.Builder
 	for i := range len(path) {
-		if c := path[i]; c <= ' ' || c >= 0x7f || c == '\\' {
+		if c := path[i]; c <= ' ' || c >= 0x7f || c == '\\' || c == '#' {
 			fmt.Fprintf(&b, `\%03o`, c)
 		} else {
 			b.WriteByte(c)
