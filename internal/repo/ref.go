@@ -93,6 +93,8 @@ func parseRef(s string) (Ref, error) {
 			return Ref{}, fmt.Errorf("unsupported scheme %q", m[1])
 		}
 		rest, query, _ = strings.Cut(rest, "?")
+	} else if strings.HasPrefix(s, "http:/") || strings.HasPrefix(s, "https:/") {
+		return Ref{}, fmt.Errorf("a URL has two slashes after its colon")
 	}
 	repo, name, ok := splitName(rest)
 	if !ok {

@@ -49,7 +49,7 @@ func TestParseRefRefuses(t *testing.T) {
 		"repo/blobs", "repo/default.castr", "repo//a/blobs", "repo//a/x.castr", "repo//a//b", "repo//../b",
 		"repo/..", "repo/.", "repo/.lock", "repo/a b", "repo/x.json", "repo/x.caidx:1", "repo/oci-layout",
 		"repo/app:" + strings.Repeat("t", 129), "repo/" + strings.Repeat("n", 129),
-		"https://host", "https:///app", "ssh://host/repo/app", "s3://bucket/app", "sftp://h/r/a", "file:///x/app",
+		"https://host", "http:/host/app", "https:///app", "ssh://host/repo/app", "s3://bucket/app", "sftp://h/r/a", "file:///x/app",
 		"https://host/a#b/app",
 	} {
 		if got, err := ParseRef(in); !errors.Is(err, ErrRef) {
