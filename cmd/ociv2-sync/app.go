@@ -44,19 +44,25 @@ plain static files, and pulls them onto devices that already have other
 images: every file whose bytes are anywhere on the device is taken from there,
 the rest is fetched as chunks. casync and desync read what it publishes.
 
-` + exitHelp + `
 Every flag can be given a default in the environment: --limit-rate is
 OCIV2_SYNC_LIMIT_RATE, and so on. OCIV2_SYNC_SEED takes several paths,
-separated by colons.`,
+separated by colons.
+
+` + exitHelp,
 		Example: `  # publish a release: REPO is a directory that any web server can serve
   ociv2-sync push oci:build/rootfs:v1 /srv/www/images/app:v1
 
   # on the device: see what it would cost, then pull
-  ociv2-sync plan --seed /var/lib/images https://images.example/app:v1
-  ociv2-sync pull --seed /var/lib/images https://images.example/app:v1`,
+  ociv2-sync plan --seed /srv/app https://images.example/app:v1
+  ociv2-sync pull --seed /srv/app https://images.example/app:v1`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("there is no command %q; see ociv2-sync --help", args[0])}
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return usageError{fmt.Errorf("no command given; see %s --help", cmd.CommandPath())}
 		},
@@ -68,20 +74,21 @@ separated by colons.`,
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
 	f := cmd.PersistentFlags()
-	f.StringVar(&a.root, "root", "", "directory of the images on this device (default /var/lib/images for root, else the XDG data directory)")
-	f.IntVar(&a.jobs, "jobs", 16, "requests in flight at a time")
-	f.IntVar(&a.retry, "retry", 5, "times a failed request is repeated")
+	f.StringVar(&a.root, "root", "", "`DIR` of the images on this device (default /var/lib/images for root, else the XDG data directory)")
+	f.IntVar(&a.jobs, "jobs", 16, "`NUMBER` of requests in flight at a time")
+	f.IntVar(&a.retry, "retry", 5, "`NUMBER` of times a failed request is repeated")
 	f.Var(&a.limitRate, "limit-rate", "most bytes received per second, e.g. 500K or 2M (default unlimited)")
 	f.BoolVar(&a.json, "json", false, "print the result, or the error, as one JSON object")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print nothing but results and errors")
-	f.StringVar(&a.progress, "progress", "auto", "how to show progress: auto, plain or none")
-	f.StringVarP(&a.logLevel, "log-level", "l", "warn", "least severe message to print: debug, info, warn or error")
+	f.StringVar(&a.progress, "progress", "auto", "`HOW` to show progress: auto, plain or none")
+	f.StringVarP(&a.logLevel, "log-level", "l", "warn", "`LEVEL` of the least severe message to print: debug, info, warn or error")
 	for _, add := range []func(*app) *cobra.Command{
 		newMakeCommand, newExtractCommand, newListCommand, newDigestCommand,
 		newPushCommand, newPullCommand, newPlanCommand, newImagesCommand,
 		newRollbackCommand, newServeCommand,
 	} {
 		sub := add(a)
+		sub.Long += "\n\n" + exitHelp
 		if sub.Args != nil {
 			sub.Args = usageArgs(sub.Args)
 		}

@@ -47,9 +47,9 @@ type featureFlags struct {
 func (f *featureFlags) add(cmd *cobra.Command) {
 	f.excludeFile, f.excludeNoDump = true, true
 	fl := cmd.Flags()
-	fl.StringArrayVar(&f.with, "with", nil, "store this feature or set of features, and no others; repeatable")
-	fl.StringArrayVar(&f.without, "without", nil, "leave this feature or set of features out; repeatable")
-	fl.StringVar(&f.digest, "digest", "sha512-256", "digest of chunks and archives: sha512-256 or sha256")
+	fl.StringArrayVar(&f.with, "with", nil, "store this `FEATURE` or set of features, and no others; repeatable")
+	fl.StringArrayVar(&f.without, "without", nil, "leave this `FEATURE` or set of features out; repeatable")
+	fl.StringVar(&f.digest, "digest", "sha512-256", "`DIGEST` of chunks and archives: sha512-256 or sha256")
 	fl.Var(&f.excludeFile, "exclude-file", "leave out what .caexclude files in the tree name")
 	fl.Var(&f.excludeNoDump, "exclude-nodump", "leave out files with the nodump attribute")
 	fl.Var(&f.excludeMount, "exclude-submounts", "leave out other filesystems mounted below")
@@ -85,7 +85,7 @@ type inputFlags struct {
 }
 
 func (f *inputFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringArrayVar(&f.stores, "store", nil, "chunk store of an index, a directory or URL; repeatable (default default.castr beside the index)")
+	cmd.Flags().StringArrayVar(&f.stores, "store", nil, "chunk `STORE` of an index, a directory or URL; repeatable (default default.castr beside the index)")
 }
 
 // withInput calls use with the input of a casync verb.

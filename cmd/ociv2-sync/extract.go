@@ -37,8 +37,8 @@ does not have is deleted from it unless --delete=no.`,
 	}
 	o.input.add(cmd)
 	f := cmd.Flags()
-	f.StringArrayVar(&o.with, "with", nil, "restore this feature or set of features, and no others; repeatable")
-	f.StringArrayVar(&o.without, "without", nil, "do not restore this feature or set of features; repeatable")
+	f.StringArrayVar(&o.with, "with", nil, "restore this `FEATURE` or set of features, and no others; repeatable")
+	f.StringArrayVar(&o.without, "without", nil, "do not restore this `FEATURE` or set of features; repeatable")
 	f.Var(&o.delete, "delete", "delete what the archive does not have")
 	f.Var(&o.punchHoles, "punch-holes", "make files sparse where they are zero")
 	f.Var(&o.undoImmutable, "undo-immutable", "take the immutable attribute from what has to go")

@@ -36,9 +36,9 @@ whole stream is printed.`,
 	}
 	o.features.add(cmd)
 	f := cmd.Flags()
-	f.StringVar(&o.store, "store", "", "directory of the chunk store (default default.castr beside OUTPUT)")
-	f.StringVar(&o.chunkSize, "chunk-size", "auto", "AVG or MIN:AVG:MAX bytes of a chunk, with K, M or G")
-	f.StringVar(&o.what, "what", "", "what to make, whatever OUTPUT ends in: archive, archive-index or blob-index")
+	f.StringVar(&o.store, "store", "", "`DIR` of the chunk store (default default.castr beside OUTPUT)")
+	f.StringVar(&o.chunkSize, "chunk-size", "auto", "`SIZE` of chunks in bytes: AVG, MIN:AVG:MAX or auto, with K, M or G")
+	f.StringVar(&o.what, "what", "", "`WHAT` to make, whatever OUTPUT ends in: archive, archive-index or blob-index")
 	return cmd
 }
 

@@ -20,7 +20,7 @@ func newPlanCommand(a *app) *cobra.Command {
 through the seeds and prints, for each source, the file contents, chunks, bytes
 and requests that a pull with the same options would take from it. The numbers
 are exact. Nothing but metadata is transferred, nothing is changed.`,
-		Example: `  ociv2-sync plan --seed /var/lib/images https://images.example/app:v2
+		Example: `  ociv2-sync plan --seed /srv/app-v1 https://images.example/app:v2
   ociv2-sync plan --json --seed /srv/app https://images.example/app:v2 | jq .total.wireBytes`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runPlan(cmd, args, &o) },
@@ -113,7 +113,7 @@ func (r *planResult) table(w io.Writer) {
 		fmt.Fprintln(w, "\nthe root has this image already")
 		return
 	}
-	fmt.Fprintf(w, "\ntransfers %s in %d requests; needs at most %s on the disk\n", human(r.Total.WireBytes), r.Total.Requests, human(r.Disk))
+	fmt.Fprintf(w, "\ntransfers %s in %s; needs at most %s on the disk\n", human(r.Total.WireBytes), count(r.Total.Requests, "request"), human(r.Disk))
 }
 
 // planLine says in one line what a pull is about to do.
@@ -123,5 +123,5 @@ func planLine(p *transfer.Prepared) string {
 	for _, s := range p.Plan.PerSeed() {
 		local += s.Bytes
 	}
-	return fmt.Sprintf("%s of file contents from seeds; %d chunks, %s, to fetch", human(local), u.Chunks, human(u.Wire))
+	return fmt.Sprintf("%s of file contents from seeds; %s, %s, to fetch", human(local), count(int64(u.Chunks), "chunk"), human(u.Wire))
 }

@@ -22,8 +22,8 @@ type pullFlags struct {
 
 func (f *pullFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringArrayVar(&f.seeds, "seed", nil, "directory tree, or root of images, whose file contents need not be fetched; repeatable")
-	fl.StringArrayVar(&f.stores, "store", nil, "chunk store to ask before the image's own, a directory or URL; repeatable")
+	fl.StringArrayVar(&f.seeds, "seed", nil, "`DIR` whose files need not be fetched: a directory tree, or another root; repeatable")
+	fl.StringArrayVar(&f.stores, "store", nil, "chunk `STORE` to ask before the image's own, a directory or URL; repeatable")
 	fl.BoolVar(&f.allowStore, "allow-store", false, "accept a chunk store on another host, or elsewhere on this machine, than the image")
 	fl.Var(&f.maxBytes, "max-bytes", "fetch nothing, and fail, if the pull would transfer more than this")
 }
@@ -69,10 +69,8 @@ the root as ROOT/images/NAME/TAG, with the last two kept for rollback, or in DIR
 What an interrupted pull has fetched, the next one uses.
 
 REPO is a directory or an http(s) URL. NAME is the last component of the path, or
-all that follows // where it contains a slash.
-
-` + exitHelp,
-		Example: `  ociv2-sync pull --seed /var/lib/images https://images.example/app:v2
+all that follows // where it contains a slash.`,
+		Example: `  ociv2-sync pull --seed /srv/app-v1 https://images.example/app:v2
   ociv2-sync pull --max-bytes 20M https://images.example/app:v2
   ociv2-sync pull https://images.example//team/app:v2 rootfs:/srv/app --replace`,
 		Args: cobra.RangeArgs(1, 2),
@@ -81,7 +79,7 @@ all that follows // where it contains a slash.
 	o.add(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&o.replace, "replace", false, "exchange a DIR that is not empty for the image")
-	f.Uint32Var(&o.uidShift, "uid-shift", 0, "number to add to every owner and group in DIR")
+	f.Uint32Var(&o.uidShift, "uid-shift", 0, "`NUMBER` to add to every owner and group in DIR")
 	return cmd
 }
 
@@ -147,7 +145,7 @@ func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 		if r.Present {
 			fmt.Fprintf(w, "the root has this image already; ")
 		}
-		fmt.Fprintf(w, "transferred %s in %d requests\n", human(r.Bytes), r.Requests)
+		fmt.Fprintf(w, "transferred %s in %s\n", human(r.Bytes), count(r.Requests, "request"))
 		fmt.Fprintln(w, r.Path)
 	})
 }

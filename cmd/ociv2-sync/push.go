@@ -39,9 +39,9 @@ meanwhile gets the old image.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runPush(cmd, args, &o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.platform, "platform", "", "which image of several to push, OS/ARCH[/VARIANT] (default this machine's)")
-	f.StringVar(&o.tempDir, "temp-dir", "", "where contents wait between layers and chunks (default /var/tmp)")
-	f.IntVar(&o.deltas, "deltas", 3, "number of earlier tags to make deltas from; this version makes none")
+	f.StringVar(&o.platform, "platform", "", "`PLATFORM` of the image to push where there are several, OS/ARCH[/VARIANT] (default this machine's)")
+	f.StringVar(&o.tempDir, "temp-dir", "", "`DIR` where contents wait between layers and chunks (default /var/tmp)")
+	f.IntVar(&o.deltas, "deltas", 3, "`NUMBER` of earlier tags to make deltas from; this version makes none")
 	return cmd
 }
 

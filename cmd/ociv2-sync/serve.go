@@ -39,11 +39,14 @@ answered are, with exit code 0.`,
 			return a.runServe(cmd.Context(), inputArg(args), listen)
 		},
 	}
-	cmd.Flags().StringVar(&listen, "listen", "localhost:8080", "address and port to listen on")
+	cmd.Flags().StringVar(&listen, "listen", "localhost:8080", "`ADDRESS` and port to listen on")
 	return cmd
 }
 
 func (a *app) runServe(ctx context.Context, dir, listen string) (err error) {
+	if _, _, err := net.SplitHostPort(listen); err != nil {
+		return usageError{fmt.Errorf("--listen is HOST:PORT or :PORT, not %q", listen)}
+	}
 	handler, err := chunkserver.New(dir, chunkserver.Options{Logger: a.logger()})
 	if err != nil {
 		return err

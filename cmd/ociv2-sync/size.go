@@ -46,3 +46,11 @@ func human(n int64) string {
 		return fmt.Sprintf("%.2f GB", float64(n)/1e9)
 	}
 }
+
+// count writes how many there are of something.
+func count(n int64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
