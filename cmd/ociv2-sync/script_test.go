@@ -1,0 +1,96 @@
+package main
+
+import (
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/testutil"
+)
+
+// TestScripts runs the scripts that say how the commands behave. Beside what
+// testscript has, a script can use
+//
+//	exits CODE PROGRAM ARGS...    exec, and compare the exit code
+//	sametree WANT GOT             compare two trees in every attribute
+//	sametree -nolinks WANT GOT    the same, with hard links as files of their own
+//	serving DIR                   serve a directory with nginx, at $URL
+//
+// $TREE is a small tree that has everything a file system can hold, $BEYOND one
+// that casync cannot make an archive of, $RELEASE1 and $RELEASE2 are two
+// versions of one that has some megabytes. $OCIV2_SYNC_ROOT is set.
+func TestScripts(t *testing.T) {
+	shared := t.TempDir()
+	vars := map[string]string{}
+	for name, build := range map[string]func(testing.TB, string){
+		"TREE": testutil.BuildTree,
+		"BEYOND": func(t testing.TB, dir string) {
+			testutil.BuildTree(t, dir)
+			testutil.BuildBeyondCasync(t, dir)
+		},
+		"RELEASE1": func(t testing.TB, dir string) { buildRelease(t, dir, 1) },
+		"RELEASE2": func(t testing.TB, dir string) { buildRelease(t, dir, 2) },
+	} {
+		vars[name] = filepath.Join(shared, name)
+		build(t, vars[name])
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			for name, value := range vars {
+				env.Setenv(name, value)
+			}
+			env.Setenv("OCIV2_SYNC_ROOT", filepath.Join(env.WorkDir, "root"))
+			env.Setenv("OCIV2_SYNC_RETRY", "0")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":    exits,
+			"sametree": sameTree,
+			"serving": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Setenv("URL", testutil.StartNginx(t, ts.MkAbs(args[0])).URL)
+			},
+		},
+	})
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM ARGS...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, ok := err.(*exec.ExitError)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+func sameTree(ts *testscript.TestScript, neg bool, args []string) {
+	var leaveOut []func(string) testutil.Aspect
+	if args[0] == "-nolinks" {
+		leaveOut = append(leaveOut, testutil.Without(testutil.HardLinks))
+		args = args[1:]
+	}
+	want, err := filepath.EvalSymlinks(ts.MkAbs(args[0]))
+	ts.Check(err)
+	got, err := filepath.EvalSymlinks(ts.MkAbs(args[1])) // an image's path is a symlink
+	ts.Check(err)
+	differences, err := testutil.DiffTrees(want, got, leaveOut...)
+	ts.Check(err)
+	if len(differences) > 0 != neg {
+		ts.Fatalf("%d differences: %q", len(differences), differences[:min(10, len(differences))])
+	}
+}
