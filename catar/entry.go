@@ -22,7 +22,7 @@ type Entry struct {
 	Name  string // one path component; empty for the root
 
 	Mode      uint32 // file type and permissions: ModeType | 07777
-	FileFlags Flags  // the FlagXxx and Subvolume bits that are set on this file
+	FileFlags Flags  // the WithFlagXxx and WithSubvolume bits that are set on it
 	UID, GID  uint32
 	MTime     uint64 // ns since 1970; a time before 1970 wraps around
 

@@ -10,7 +10,7 @@ import (
 // same value.
 type Flags uint64
 
-// The features. Bits of the FlagXxx and Subvolume kinds also occur in
+// The features. Bits of the WithFlagXxx and WithSubvolume kinds also occur in
 // Entry.FileFlags, where they are attributes of one file.
 const (
 	With16BitUIDs Flags = 1 << iota

@@ -227,10 +227,10 @@ func (s *setter) setXAttrs(m Meta) {
 	for _, name := range have {
 		_, keep := slices.BinarySearchFunc(want, name, func(x toc.XAttr, n string) int { return strings.Compare(x.Name, n) })
 		if !keep && managed(name) && (m.keepXAttr == nil || !m.keepXAttr(name)) {
-			s.try("xattr "+name, func() error { return unix.Removexattr(procPath(s.fd), name) })
+			s.try("xattr "+name, func() error { return removeXAttr(s.fd, name) })
 		}
 	}
 	for _, x := range want {
-		s.try("xattr "+x.Name, func() error { return unix.Setxattr(procPath(s.fd), x.Name, x.Value, 0) })
+		s.try("xattr "+x.Name, func() error { return setXAttr(s.fd, x) })
 	}
 }

@@ -22,7 +22,13 @@ const (
 // listXAttrs returns the names of all xattrs of an open node, sorted. fd may be
 // an O_PATH descriptor. A filesystem without xattrs has none.
 func listXAttrs(fd int) ([]string, error) {
-	b, err := readGrowing(func(buf []byte) (int, error) { return unix.Listxattr(procPath(fd), buf) })
+	b, err := readGrowing(func(buf []byte) (int, error) {
+		n, err := unix.Flistxattr(fd, buf)
+		if errors.Is(err, unix.EBADF) { // O_PATH
+			n, err = unix.Listxattr(procPath(fd), buf)
+		}
+		return n, err
+	})
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return nil, nil
 	}
@@ -61,7 +67,29 @@ func readXAttrs(fd int, keep func(name string) bool) ([]toc.XAttr, error) {
 }
 
 func getXAttr(fd int, name string) ([]byte, error) {
-	return readGrowing(func(buf []byte) (int, error) { return unix.Getxattr(procPath(fd), name, buf) })
+	return readGrowing(func(buf []byte) (int, error) {
+		n, err := unix.Fgetxattr(fd, name, buf)
+		if errors.Is(err, unix.EBADF) {
+			n, err = unix.Getxattr(procPath(fd), name, buf)
+		}
+		return n, err
+	})
+}
+
+func setXAttr(fd int, x toc.XAttr) error {
+	err := unix.Fsetxattr(fd, x.Name, x.Value, 0)
+	if errors.Is(err, unix.EBADF) {
+		err = unix.Setxattr(procPath(fd), x.Name, x.Value, 0)
+	}
+	return err
+}
+
+func removeXAttr(fd int, name string) error {
+	err := unix.Fremovexattr(fd, name)
+	if errors.Is(err, unix.EBADF) {
+		err = unix.Removexattr(procPath(fd), name)
+	}
+	return err
 }
 
 // readGrowing calls read with larger and larger buffers as long as it asks for
