@@ -39,9 +39,27 @@ func casyncMake(t *testing.T, dir string, args ...string) []byte {
 // sets are feature sets: with and without of casync's command line.
 func sets() [][2]string {
 	s := [][2]string{
-		{}, {"best"}, {"unix"}, {"fat"}, {"chattr"}, {"fat-attrs"}, {"privileged"}, {"fuse"}, {"acl"},
-		{"unix,32bit-uids"}, {"", "all"}, {"", "privileged"}, {"", "acl"}, {"", "xattrs"}, {"", "best"},
-		{"32bit-uids,acl"}, {"user-names,unix"}, {"user-names,acl"}, {"16bit-uids,acl"}, {"read-only,symlinks"}, {"permissions,32bit-uids,xattrs,nsec-time"},
+		{},
+		{"best"},
+		{"unix"},
+		{"fat"},
+		{"chattr"},
+		{"fat-attrs"},
+		{"privileged"},
+		{"fuse"},
+		{"acl"},
+		{"unix,32bit-uids"},
+		{"", "all"},
+		{"", "privileged"},
+		{"", "acl"},
+		{"", "xattrs"},
+		{"", "best"},
+		{"32bit-uids,acl"},
+		{"user-names,unix"},
+		{"user-names,acl"},
+		{"16bit-uids,acl"},
+		{"read-only,symlinks"},
+		{"permissions,32bit-uids,xattrs,nsec-time"},
 	}
 	for i := range 33 {
 		name := (catar.Flags(1) << i).String()

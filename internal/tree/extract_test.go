@@ -64,8 +64,18 @@ func TestExtractIsCasyncs(t *testing.T) {
 	smallIDs(t, dir)
 	run(t, "setfacl", "-R", "-P", "-b", dir)
 	for _, set := range [][2]string{
-		{}, {"unix"}, {"2sec-time"}, {"fuse"}, {"acl"}, {"", "all"}, {"", "privileged"},
-		{"permissions"}, {"32bit-uids"}, {"sec-time,symlinks"}, {"xattrs"}, {"fcaps"},
+		{},
+		{"unix"},
+		{"2sec-time"},
+		{"fuse"},
+		{"acl"},
+		{"", "all"},
+		{"", "privileged"},
+		{"permissions"},
+		{"32bit-uids"},
+		{"sec-time,symlinks"},
+		{"xattrs"},
+		{"fcaps"},
 	} {
 		t.Run(set[0]+"-"+set[1], func(t *testing.T) {
 			var args []string
