@@ -219,7 +219,11 @@ func (a *app) fail(err error) {
 		}{newFailure(err)}, nil) // nowhere is left to report a broken stdout
 		return
 	}
-	fmt.Fprintf(a.stderr, "ociv2-sync: %s\n", message(err))
+	text := message(err)
+	if do := advice(err); do != "" {
+		text += "; " + do
+	}
+	fmt.Fprintf(a.stderr, "ociv2-sync: %s\n", text)
 }
 
 // message returns an error as one line for people: without control characters,

@@ -58,6 +58,27 @@ func (e signalError) Error() string {
 // Is makes a signal a cancellation for those who ask.
 func (e signalError) Is(target error) bool { return target == context.Canceled }
 
+// advice says what to do about an error where that is not plain from the error
+// itself, "" elsewhere.
+func advice(err error) string {
+	for _, a := range []struct {
+		target error
+		text   string
+	}{
+		{durable.ErrOccupied, "choose another directory, or --replace this one"},
+		{repo.ErrOutside, "--allow-store accepts it, if you trust it"},
+		{transfer.ErrBudget, "raise --max-bytes, or add a --seed that has more of the image"},
+		{transfer.ErrSpace, "free some space, or pull to another filesystem"},
+		{store.ErrNetwork, "what was fetched is kept: run it again to go on"},
+		{root.ErrNotRoot, "--root names a directory for images that is empty or made by this program"},
+	} {
+		if errors.Is(err, a.target) {
+			return a.text
+		}
+	}
+	return ""
+}
+
 // exitCode returns the exit code for an error.
 func exitCode(err error) int {
 	if sig, ok := errors.AsType[signalError](err); ok {
