@@ -103,9 +103,9 @@ func TestReaderRefuses(t *testing.T) {
 		b[len(b)-at] += by
 		return string(b)
 	}
-	deep := ""
+	var deep strings.Builder
 	for d := 0; d <= MaxDepth+1; d++ {
-		deep += ent(dir) + rec(recFilename, "d\x00")
+		deep.WriteString(ent(dir) + rec(recFilename, "d\x00"))
 	}
 	entry := func(flags, mode, fflags, uid, gid, mtime uint64) string {
 		return nums(recEntry, flags, mode, fflags, uid, gid, mtime)
@@ -183,7 +183,7 @@ func TestReaderRefuses(t *testing.T) {
 		{"record too small", one(ent(reg) + "\x0f" + payload("")[1:]), "PAYLOAD"},
 		{"endless contents", one(ent(reg) + "\xff\xff\xff\xff\xff\xff\xff\xff" + payload("")[8:]), "ENTRY"},
 		{"endless table", good[:len(good)-64] + "\xff\xff\xff\xff\xff\xff\xff\x7f" + good[len(good)-56:], "GOODBYE"},
-		{"too deep", deep, "ENTRY"},
+		{"too deep", deep.String(), "ENTRY"},
 		{"table offset", shifted(48, 1), "GOODBYE"},
 		{"table size", shifted(40, 1), "GOODBYE"},
 		{"table hash", shifted(32, 1), "GOODBYE"},
