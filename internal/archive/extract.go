@@ -30,7 +30,7 @@ func Extract(ctx context.Context, in *Input, dest string, opts tree.ExtractOptio
 				return err
 			}
 			notes, err = tree.Extract(ctx, catar.NewReader(r), dir, opts)
-			return errors.Join(err, dir.Close())
+			return errors.Join(in.fault(err), dir.Close())
 		})
 	}
 	_, err := os.Lstat(dest)

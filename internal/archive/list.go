@@ -25,7 +25,7 @@ func List(ctx context.Context, in *Input, show func(path string, e *catar.Entry)
 				return nil
 			}
 			if err != nil {
-				return err
+				return in.fault(err)
 			}
 			path := "."
 			switch {

@@ -46,8 +46,17 @@ type Input struct {
 	// Algorithm is the digest of the index, or the default one.
 	Algorithm chunk.Algorithm
 
+	name  string
 	write func(context.Context, io.Writer) error
 	close func() error
+}
+
+// fault names the input in an error that says what is wrong with its records.
+func (in *Input) fault(err error) error {
+	if errors.Is(err, catar.ErrMalformed) || errors.Is(err, catar.ErrUnsupported) {
+		return fmt.Errorf("archive: %s: %w", in.name, err)
+	}
+	return err
 }
 
 // Close closes the input.
@@ -67,10 +76,10 @@ func (in *Input) IsArchive() bool { return in.Kind == Archive || in.Kind == Arch
 // Open opens an archive, an index with its store, a directory or a blob, by
 // its path, its URL or "-" for a stream, which is taken to be an archive.
 func Open(ctx context.Context, name string, opts OpenOptions) (*Input, error) {
-	in := &Input{Kind: KindOf(name), Algorithm: algorithm(opts.Flags), close: func() error { return nil }}
+	in := &Input{name: name, Kind: KindOf(name), Algorithm: algorithm(opts.Flags), close: func() error { return nil }}
 	switch {
 	case name == "-":
-		in.Kind = Archive
+		in.Kind, in.name = Archive, "standard input"
 		in.write = copyFrom(opts.Stdin)
 		return in, nil
 	case in.Kind == ArchiveIndex || in.Kind == BlobIndex:
