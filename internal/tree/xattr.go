@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pkg/xattr"
 	"golang.org/x/sys/unix"
 
 	"github.com/ociv2-sync/ociv2-sync/toc"
@@ -22,25 +23,21 @@ const (
 // listXAttrs returns the names of all xattrs of an open node, sorted. fd may be
 // an O_PATH descriptor. A filesystem without xattrs has none.
 func listXAttrs(fd int) ([]string, error) {
-	b, err := readGrowing(func(buf []byte) (int, error) {
-		n, err := unix.Flistxattr(fd, buf)
-		if errors.Is(err, unix.EBADF) { // O_PATH
-			n, err = unix.Listxattr(procPath(fd), buf)
+	var names []string
+	b, err := readGrowing(func(buf []byte) (int, error) { return unix.Flistxattr(fd, buf) })
+	switch {
+	case errors.Is(err, unix.EBADF): // O_PATH
+		names, err = xattr.List(procPath(fd))
+	case len(b) > 0:
+		for n := range bytes.SplitSeq(bytes.TrimSuffix(b, []byte{0}), []byte{0}) {
+			names = append(names, string(n))
 		}
-		return n, err
-	})
+	}
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return nil, nil
 	}
-	if err != nil || len(b) == 0 {
-		return nil, err
-	}
-	var names []string
-	for n := range bytes.SplitSeq(bytes.TrimSuffix(b, []byte{0}), []byte{0}) {
-		names = append(names, string(n))
-	}
 	slices.Sort(names)
-	return names, nil
+	return names, err
 }
 
 // readXAttrs returns the xattrs whose name keep accepts, sorted by name.
@@ -67,19 +64,17 @@ func readXAttrs(fd int, keep func(name string) bool) ([]toc.XAttr, error) {
 }
 
 func getXAttr(fd int, name string) ([]byte, error) {
-	return readGrowing(func(buf []byte) (int, error) {
-		n, err := unix.Fgetxattr(fd, name, buf)
-		if errors.Is(err, unix.EBADF) {
-			n, err = unix.Getxattr(procPath(fd), name, buf)
-		}
-		return n, err
-	})
+	b, err := readGrowing(func(buf []byte) (int, error) { return unix.Fgetxattr(fd, name, buf) })
+	if errors.Is(err, unix.EBADF) {
+		return xattr.Get(procPath(fd), name)
+	}
+	return b, err
 }
 
 func setXAttr(fd int, x toc.XAttr) error {
 	err := unix.Fsetxattr(fd, x.Name, x.Value, 0)
 	if errors.Is(err, unix.EBADF) {
-		err = unix.Setxattr(procPath(fd), x.Name, x.Value, 0)
+		err = xattr.Set(procPath(fd), x.Name, x.Value)
 	}
 	return err
 }
@@ -87,7 +82,7 @@ func setXAttr(fd int, x toc.XAttr) error {
 func removeXAttr(fd int, name string) error {
 	err := unix.Fremovexattr(fd, name)
 	if errors.Is(err, unix.EBADF) {
-		err = unix.Removexattr(procPath(fd), name)
+		err = xattr.Remove(procPath(fd), name)
 	}
 	return err
 }
