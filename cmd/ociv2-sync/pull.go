@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -68,6 +70,9 @@ chunks of the others. Each byte is verified. The image appears by one rename: in
 the root as ROOT/images/NAME/TAG, with the last two kept for rollback, or in DIR.
 What an interrupted pull has fetched, the next one uses.
 
+An ordinary user cannot set owners or make devices; what is missing is named.
+For root that is a failure, and nothing is changed.
+
 REPO is a directory or an http(s) URL. NAME is the last component of the path, or
 all that follows // where it contains a slash.`,
 		Example: `  ociv2-sync pull --seed /srv/app-v1 https://images.example/app:v2
@@ -89,6 +94,7 @@ func (a *app) runPull(cmd *cobra.Command, args []string, o *pullOptions) error {
 		return err
 	}
 	opts.Replace, opts.UIDShift = o.replace, o.uidShift
+	opts.Lenient = os.Geteuid() != 0
 	opts.Client = a.client()
 	defer opts.Client.Close()
 	m := meter{stop: func() {}}
@@ -105,6 +111,9 @@ func (a *app) runPull(cmd *cobra.Command, args []string, o *pullOptions) error {
 		m = a.meter(bar{"fetched", p.Plan.PerOrigin(seed.Fetched).Wire}, bar{"files", contentBytes(p.Plan)})
 	})
 	m.stop()
+	if e, ok := errors.AsType[*transfer.UnrestoredError](err); ok {
+		a.warnUnrestored(e.Notes)
+	}
 	if err != nil {
 		return err
 	}

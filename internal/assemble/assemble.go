@@ -96,7 +96,7 @@ func Run(ctx context.Context, job Job, dest *tree.Dir, opts Options) (*Stats, er
 	if opts.Progress == nil {
 		opts.Progress = func(int64, int64) {}
 	}
-	b := &builder{job: job, opts: opts, dest: dest, parent: parents(job.Nodes)}
+	b := &builder{job: job, opts: opts, dest: dest, parent: parents(job.Nodes), absent: make(map[int32]bool)}
 	if err := b.skeleton(ctx); err != nil {
 		return nil, err
 	}

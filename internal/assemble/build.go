@@ -2,6 +2,7 @@ package assemble
 
 import (
 	"context"
+	"errors"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,8 @@ type builder struct {
 	fetched, fetchedBytes atomic.Int64
 	copied, copiedBytes   atomic.Int64
 	lost                  atomic.Int64
+
+	absent map[int32]bool // nodes that could not be made; one goroutine at a time uses it
 
 	mu         sync.Mutex
 	unrestored []tree.Unrestored
@@ -55,6 +58,15 @@ func (b *builder) note(i int32, un []tree.Unrestored) {
 		u.Path = path
 		b.unrestored = append(b.unrestored, u)
 	}
+}
+
+// errAbsent says why a further name of a node is not made.
+var errAbsent = errors.New("what it is another name of could not be made")
+
+// lack notes that node i could not be made at all.
+func (b *builder) lack(i int32, err error) {
+	b.absent[i] = true
+	b.note(i, []tree.Unrestored{{What: "node", Err: err}})
 }
 
 // meta returns what the disk is to say of node i.
@@ -152,6 +164,10 @@ func (b *builder) skeleton(ctx context.Context) error {
 		default:
 			err = d.Mknod(n.Name, n.Mode, n.Major, n.Minor)
 		}
+		if err != nil && tree.MayLack(err) {
+			b.lack(i, err)
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -169,6 +185,10 @@ func (b *builder) finish(ctx context.Context) error {
 	return b.walk(ctx, (*tree.Dir).OpenDir, func(d *tree.Dir, i int32) error {
 		n := &b.job.Nodes[i]
 		if n.Link < 0 {
+			return nil
+		}
+		if b.absent[n.Link] {
+			b.lack(i, errAbsent)
 			return nil
 		}
 		from, err := at.dir(n.Link)

@@ -32,6 +32,10 @@ type PullOptions struct {
 	Replace bool
 	// UIDShift is added to owners and groups; only with Dest.
 	UIDShift uint32
+	// Lenient accepts a tree that lacks what the system did not let us restore,
+	// as for an ordinary user owners and devices. Otherwise that is an
+	// UnrestoredError.
+	Lenient bool
 	// Stores are asked for chunks before the image's own store.
 	Stores []string
 	// AllowStore lets an image name a chunk store outside its own origin.

@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -140,5 +141,21 @@ func (p *Prepared) build(ctx context.Context, dir string, out *Pulled) (err erro
 	out.Stats, err = assemble.Run(ctx, job, dest, assemble.Options{
 		Jobs: p.opts.Jobs, Logger: p.opts.Logger, Progress: p.opts.Progress, UIDShift: p.opts.UIDShift,
 	})
+	if err == nil && len(out.Stats.Unrestored) > 0 && !p.opts.Lenient {
+		err = &UnrestoredError{out.Stats.Unrestored}
+	}
 	return err
 }
+
+// UnrestoredError means that the system did not let us make the image as it is.
+type UnrestoredError struct {
+	// Notes says what is missing, at least one thing.
+	Notes []tree.Unrestored
+}
+
+func (e *UnrestoredError) Error() string {
+	return fmt.Sprintf("transfer: %d attributes could not be restored, the first: %v", len(e.Notes), e.Notes[0])
+}
+
+// Unwrap returns the first cause.
+func (e *UnrestoredError) Unwrap() error { return e.Notes[0] }

@@ -198,7 +198,7 @@ func (x *extractor) mkdir(parent *Dir, e *catar.Entry) (*Dir, error) {
 		if err == nil {
 			return parent.OpenDir(e.Name)
 		}
-		if !mayLack(err) {
+		if !MayLack(err) {
 			return nil, err
 		}
 		x.note(parent, e.Name, "subvolume", err)
@@ -218,7 +218,7 @@ func (x *extractor) make(ctx context.Context, d *Dir, temp string, e *catar.Entr
 	default:
 		err = d.Mknod(temp, e.Mode, e.Major, e.Minor)
 	}
-	if err != nil && mayLack(err) {
+	if err != nil && MayLack(err) {
 		x.note(d, e.Name, "node", err)
 		return false, nil
 	}

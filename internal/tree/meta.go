@@ -57,9 +57,9 @@ func (u Unrestored) Error() string {
 // Unwrap returns the cause.
 func (u Unrestored) Unwrap() error { return u.Err }
 
-// mayLack reports whether an error says that we may not, or the filesystem
+// MayLack reports whether an error says that we may not, or the filesystem
 // cannot: what becomes an Unrestored rather than a failure.
-func mayLack(err error) bool {
+func MayLack(err error) bool {
 	for _, e := range []error{unix.EPERM, unix.EACCES, unix.EOPNOTSUPP, unix.ENOTTY, unix.EINVAL, unix.ENOSYS, unix.E2BIG, unix.ERANGE} {
 		if errors.Is(err, e) {
 			return true
@@ -125,7 +125,7 @@ func (s *setter) try(what string, call func() error) bool {
 	switch {
 	case err == nil:
 		return true
-	case mayLack(err):
+	case MayLack(err):
 		s.notes = append(s.notes, Unrestored{Path: s.path, What: what, Err: err})
 	default:
 		s.err = pathError("set "+what+" of", s.path, err)
