@@ -3,7 +3,6 @@ package chunk
 import (
 	"fmt"
 	"io"
-	"math/bits"
 )
 
 // readSize is how much a Chunker reads ahead of the chunk at hand, at most.
@@ -13,9 +12,8 @@ const readSize = 512 << 10
 // (docs/format/chunks.md, section 2). It reads ahead, so that what follows the
 // last chunk in the reader is undefined. It is not safe for concurrent use.
 type Chunker struct {
-	r    io.Reader
-	p    Params
-	test cutTest
+	r   io.Reader
+	cut *Cutter
 
 	buf        []byte // grows up to Max + readSize, as data arrives
 	start, end int    // buf[start:end] is read and not yet handed out
@@ -26,10 +24,11 @@ type Chunker struct {
 // not valid, or is neither of fixed size nor reaches 48 bytes, which casync
 // refuses to cut by as well.
 func NewChunker(r io.Reader, p Params) (*Chunker, error) {
-	if err := p.cuttable(); err != nil {
+	cut, err := NewCutter(p)
+	if err != nil {
 		return nil, err
 	}
-	return &Chunker{r: r, p: p, test: newCutTest(p)}, nil
+	return &Chunker{r: r, cut: cut}, nil
 }
 
 // Next returns the next chunk, which is never empty and stays valid until the
@@ -37,10 +36,9 @@ func NewChunker(r io.Reader, p Params) (*Chunker, error) {
 // reader's; what was read of an unfinished chunk is then not returned, because
 // it may not be a chunk. Errors are sticky.
 func (c *Chunker) Next() ([]byte, error) {
-	s := scanner{p: c.p, test: c.test}
 	for {
 		have := c.buf[c.start:c.end]
-		if n, ok := s.scan(have); ok {
+		if n, ok := c.cut.Next(have); ok {
 			c.start += n
 			return have[:n:n], nil
 		}
@@ -50,7 +48,7 @@ func (c *Chunker) Next() ([]byte, error) {
 		}
 		// Compared as io.Reader has it: an error that wraps io.EOF is no end.
 		if c.err == io.EOF && len(have) > 0 { //nolint:errorlint // see above
-			c.start = c.end
+			c.start, c.cut.pos = c.end, 0
 			return have[:len(have):len(have)], nil
 		}
 		return nil, c.err
@@ -61,7 +59,7 @@ func (c *Chunker) Next() ([]byte, error) {
 // to the front, and doubles the buffer first if it is mostly in use.
 func (c *Chunker) fill() {
 	if c.end == len(c.buf) {
-		have, full := c.buf[c.start:c.end], int(c.p.Max)+readSize
+		have, full := c.buf[c.start:c.end], int(c.cut.p.Max)+readSize
 		if len(have) >= len(c.buf)/2 && len(c.buf) < full {
 			c.buf = make([]byte, min(max(2*len(c.buf), readSize), full))
 		}
@@ -80,55 +78,6 @@ func (c *Chunker) fill() {
 		}
 	}
 	c.err = io.ErrNoProgress
-}
-
-// scanner looks for the end of one chunk in a buffer that may still grow.
-type scanner struct {
-	p    Params
-	test cutTest
-	pos  int    // bytes looked at
-	h    uint32 // hash of the window bytes before pos, once pos is past the first possible cut
-}
-
-// scan returns the length of the chunk that b begins with, if b reaches to its
-// end. Called again it must be given the same bytes with more behind them.
-func (s *scanner) scan(b []byte) (int, bool) {
-	limit := int(s.p.Max)
-	first := int(max(s.p.Min, window)) // no cut before
-	if s.p.fixed() {
-		return limit, len(b) >= limit
-	}
-	if s.pos == 0 {
-		if len(b) < first {
-			return 0, false
-		}
-		// The hash depends on the last window bytes alone: skip to them.
-		for _, c := range b[first-window : first] {
-			s.h = bits.RotateLeft32(s.h, 1) ^ buzhash[c]
-		}
-		s.pos = first
-		if s.test.cuts(s.h) || first >= limit {
-			return first, true
-		}
-	}
-	n, ok := s.roll(b[:min(len(b), limit)])
-	return n, ok || n == limit
-}
-
-// roll moves the window over b from s.pos on and stops behind the first byte
-// where the hash says to cut, or at the end of b.
-func (s *scanner) roll(b []byte) (int, bool) {
-	h, t := s.h, s.test
-	in := b[s.pos:]
-	out := b[s.pos-window:][:len(in)]
-	for i, c := range in {
-		h = bits.RotateLeft32(h, 1) ^ (rotated[out[i]] ^ buzhash[c])
-		if t.cuts(h) {
-			return s.pos + i + 1, true
-		}
-	}
-	s.h, s.pos = h, len(b)
-	return len(b), false
 }
 
 // cutTest decides whether a hash value h ends a chunk: whether h mod D == D-1

@@ -7,6 +7,6 @@
 // bytes under an [Algorithm], which is a property of the index that names the
 // chunk and therefore a value here, never a global.
 //
-// The package knows neither stores nor files and imports the standard library
-// alone. The rules it follows are those of docs/format/chunks.md.
+// The package knows neither stores nor files and imports the standard library,
+// and what tells it about the processor, alone. The rules it follows are those of docs/format/chunks.md.
 package chunk
