@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/multihash"
 )
 
 // IDSize is the length of an [ID] in bytes.
@@ -67,6 +69,20 @@ func (a Algorithm) Sum(b []byte) ID {
 		return sha256.Sum256(b)
 	}
 	return sha512.Sum512_256(b)
+}
+
+// SumAll sets each ids[i] to the ID of the chunk whose uncompressed bytes are
+// chunks[i]; there must be as many of one as of the other. With SHA-512/256 and
+// four chunks or more it is several times as fast as Sum where the processor
+// allows it.
+func (a Algorithm) SumAll(ids []ID, chunks [][]byte) {
+	if a == SHA512_256 {
+		multihash.Sum512_256(ids, chunks)
+		return
+	}
+	for i, b := range chunks {
+		ids[i] = a.Sum(b)
+	}
 }
 
 // New returns a running digest; its sum has [IDSize] bytes. It serves the
