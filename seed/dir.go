@@ -1,6 +1,7 @@
 package seed
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -12,8 +13,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -25,6 +26,9 @@ type DirOptions struct {
 	Jobs int
 	// Logger is told which files were passed over and why; nil is silent.
 	Logger *slog.Logger
+	// Memory knows what files hold from earlier runs, and learns it from this
+	// one; nil means that every file is read.
+	Memory Memory
 }
 
 // dirSeed is a directory tree: every regular file below it is a candidate.
@@ -57,6 +61,9 @@ func OpenDir(path string, opts DirOptions) (Seed, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	if opts.Memory == nil {
+		opts.Memory = noMemory{}
+	}
 	return &dirSeed{path: abs, opts: opts, log: log}, nil
 }
 
@@ -80,23 +87,42 @@ type inode struct {
 }
 
 func (s *dirSeed) Find(ctx context.Context, want *Wanted, found func(Digest, string)) error {
-	likely, others, err := s.candidates(ctx, want)
+	scan := s.opts.Memory.Scan(s.path)
+	take := func(c candidate, d Digest) {
+		if want.Take(d, c.size) {
+			found(d, c.path)
+		}
+	}
+	var likely, others []candidate
+	err := s.walk(ctx, scan, func(c candidate, name string, known *Digest) {
+		switch {
+		case !want.HasSize(c.size):
+		case known != nil:
+			take(c, *known)
+		case want.HasName(c.size, name):
+			likely = append(likely, c)
+		default:
+			others = append(others, c)
+		}
+	})
 	if err != nil {
 		return err
 	}
 	// The likely ones first: once all contents of a size are found, the
 	// other files of that size need not be read.
-	if err := s.hashAll(ctx, likely, want, found); err != nil {
+	wanted := func(c candidate) bool { return want.HasSize(c.size) }
+	if err := s.hashAll(ctx, scan, likely, wanted, take); err != nil {
 		return err
 	}
-	return s.hashAll(ctx, others, want, found)
+	return s.hashAll(ctx, scan, others, wanted, take)
 }
 
-// candidates walks the tree and returns the files to hash: those that carry a
-// wanted name and size, then those that only have the size.
-func (s *dirSeed) candidates(ctx context.Context, want *Wanted) (likely, others []candidate, err error) {
+// walk calls meet for every regular file of the tree, once for all hard links
+// of one, with what is known of it.
+func (s *dirSeed) walk(ctx context.Context, scan Scan, meet func(c candidate, name string, known *Digest)) error {
 	seen := make(map[inode]struct{})
-	err = filepath.WalkDir(s.path, func(path string, d fs.DirEntry, err error) error {
+	whole := true
+	err := filepath.WalkDir(s.path, func(path string, d fs.DirEntry, err error) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -105,6 +131,7 @@ func (s *dirSeed) candidates(ctx context.Context, want *Wanted) (likely, others 
 				return fmt.Errorf("seed: %w", err)
 			}
 			s.pass(path, err)
+			whole = false
 			return nil
 		}
 		if d.IsDir() {
@@ -121,9 +148,6 @@ func (s *dirSeed) candidates(ctx context.Context, want *Wanted) (likely, others 
 			s.pass(path, err)
 			return nil
 		}
-		if !want.HasSize(fi.Size()) {
-			return nil
-		}
 		if st, ok := fi.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
 			key := inode{dev: st.Dev, ino: st.Ino}
 			if _, dup := seen[key]; dup {
@@ -135,32 +159,33 @@ func (s *dirSeed) candidates(ctx context.Context, want *Wanted) (likely, others 
 		if err != nil {
 			return fmt.Errorf("seed: %w", err)
 		}
-		c := candidate{path: rel, size: fi.Size()}
-		if want.HasName(c.size, d.Name()) {
-			likely = append(likely, c)
-		} else {
-			others = append(others, c)
+		var known *Digest
+		if digest, ok := scan.Recall(path, fi); ok {
+			known = &digest
 		}
+		meet(candidate{path: rel, size: fi.Size()}, d.Name(), known)
 		return nil
 	})
-	return likely, others, err
+	if err == nil && whole {
+		scan.Done()
+	}
+	return err
 }
 
-// hashAll hashes the candidates whose size is still wanted and reports those
-// that are.
-func (s *dirSeed) hashAll(ctx context.Context, cands []candidate, want *Wanted, found func(Digest, string)) error {
+// hashAll hashes the candidates that are wanted when their turn comes, and
+// calls hashed, from several goroutines, with the digest of each.
+func (s *dirSeed) hashAll(ctx context.Context, scan Scan, cands []candidate, wanted func(candidate) bool, hashed func(candidate, Digest)) error {
 	// Directory order is hash order on most filesystems; by size, the files
 	// that can satisfy the same content come together, and the rest of a size
-	// is skipped as soon as it is satisfied.
-	slices.SortStableFunc(cands, func(a, b candidate) int {
-		return int(min(1, max(-1, b.size-a.size)))
-	})
+	// is skipped as soon as it is satisfied. The largest first, so that no
+	// core is left with one of them at the end.
+	slices.SortStableFunc(cands, func(a, b candidate) int { return cmp.Compare(b.size, a.size) })
 	g, ctx := errgroup.WithContext(ctx)
 	work := make(chan candidate)
 	g.Go(func() error {
 		defer close(work)
 		for _, c := range cands {
-			if !want.HasSize(c.size) {
+			if !wanted(c) {
 				continue
 			}
 			select {
@@ -171,16 +196,14 @@ func (s *dirSeed) hashAll(ctx context.Context, cands []candidate, want *Wanted, 
 		}
 		return nil
 	})
-	bufs := sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 	for range s.opts.Jobs {
 		g.Go(func() error {
-			buf := bufs.Get().(*[]byte)
-			defer bufs.Put(buf)
+			buf := make([]byte, 256<<10)
 			for c := range work {
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
-				d, err := s.hash(ctx, c, *buf)
+				d, err := s.hash(ctx, scan, c, buf)
 				if err != nil {
 					if ctx.Err() != nil {
 						return ctx.Err()
@@ -188,9 +211,7 @@ func (s *dirSeed) hashAll(ctx context.Context, cands []candidate, want *Wanted, 
 					s.pass(c.path, err)
 					continue
 				}
-				if want.Take(d, c.size) {
-					found(d, c.path)
-				}
+				hashed(c, d)
 			}
 			return nil
 		})
@@ -199,15 +220,17 @@ func (s *dirSeed) hashAll(ctx context.Context, cands []candidate, want *Wanted, 
 }
 
 // hash returns the SHA-256 of a candidate that still has the size it had.
-func (s *dirSeed) hash(ctx context.Context, c candidate, buf []byte) (Digest, error) {
-	f, fi, err := openRegular(filepath.Join(s.path, c.path))
+func (s *dirSeed) hash(ctx context.Context, scan Scan, c candidate, buf []byte) (Digest, error) {
+	path := filepath.Join(s.path, c.path)
+	f, before, err := openRegular(path)
 	if err != nil {
 		return Digest{}, err
 	}
 	defer f.Close()
-	if fi.Size() != c.size {
+	if before.Size() != c.size {
 		return Digest{}, errors.New("its size changed")
 	}
+	started := time.Now()
 	h := sha256.New()
 	var n int64
 	for n < c.size {
@@ -221,7 +244,13 @@ func (s *dirSeed) hash(ctx context.Context, c candidate, buf []byte) (Digest, er
 			return Digest{}, err
 		}
 	}
-	return Digest(h.Sum(nil)), nil
+	d := Digest(h.Sum(nil))
+	after, err := f.Stat()
+	if err != nil {
+		return Digest{}, err
+	}
+	scan.Learn(path, before, after, started, d)
+	return d, nil
 }
 
 // pass logs a file that is of no use.

@@ -85,7 +85,7 @@ separated by colons.
 	for _, add := range []func(*app) *cobra.Command{
 		newMakeCommand, newExtractCommand, newListCommand, newDigestCommand,
 		newPushCommand, newPullCommand, newPlanCommand, newImagesCommand,
-		newRollbackCommand, newServeCommand,
+		newRollbackCommand, newSeedCommand, newServeCommand,
 	} {
 		sub := add(a)
 		sub.Long += "\n\n" + exitHelp
@@ -238,7 +238,7 @@ func message(err error) string {
 	}, err.Error())
 	where, rest, ok := strings.Cut(text, ": ")
 	switch where {
-	case "archive", "assemble", "caibx", "catar", "chunk", "durable", "httpstore", "ingest", "local",
+	case "archive", "assemble", "caibx", "catalogue", "catar", "chunk", "durable", "httpstore", "ingest", "local",
 		"ocisrc", "repo", "root", "seed", "serve", "store", "toc", "transfer", "translate", "tree":
 		if ok {
 			return rest

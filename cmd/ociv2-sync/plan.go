@@ -19,7 +19,8 @@ func newPlanCommand(a *app) *cobra.Command {
 		Long: `Plan does all of a pull but the pull: it reads the image's metadata, looks
 through the seeds and prints, for each source, the file contents, chunks, bytes
 and requests that a pull with the same options would take from it. The numbers
-are exact. Nothing but metadata is transferred, nothing is changed.`,
+are exact. Nothing but metadata is transferred. Nothing is changed but the root's
+catalogue, so that seed files that were read to plan are not read again.`,
 		Example: `  ociv2-sync plan --seed /srv/app-v1 https://images.example/app:v2
   ociv2-sync plan --json --seed /srv/app https://images.example/app:v2 | jq .total.wireBytes`,
 		Args: cobra.RangeArgs(1, 2),

@@ -31,6 +31,8 @@ const (
 	blobsDir    = "blobs/sha256"
 	tmpDir      = "tmp"
 	chunksDir   = "chunks.castr"
+	// catalogueDir is made by whoever has something to keep there.
+	catalogueDir = "catalogue"
 )
 
 var (
@@ -265,6 +267,10 @@ func (r *Root) Path() string { return r.path }
 // that the next one continues where this one was cut. Only the holder of the lock may
 // write to it; see [Writer.ClearChunkCache].
 func (r *Root) ChunkCache() string { return r.join(chunksDir) }
+
+// Catalogue returns the path of the directory, which may not exist yet, for what is known
+// of seed files. It may be written to beside a writer: whoever does takes a lock there.
+func (r *Root) Catalogue() string { return r.join(catalogueDir) }
 
 func (r *Root) join(names ...string) string {
 	return filepath.Join(append([]string{r.path}, names...)...)

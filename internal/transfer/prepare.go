@@ -129,11 +129,7 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions) 
 	if err := p.contents(ctx, r); err != nil {
 		return nil, err
 	}
-	seeds, err := openSeeds(r, opts.Seeds, opts.Logger)
-	if err != nil {
-		return nil, err
-	}
-	if p.Plan, err = seed.Match(ctx, p.tree.TOC.Nodes, seeds, opts.Logger); err != nil {
+	if err := p.match(ctx, r); err != nil {
 		return nil, err
 	}
 	if err := p.cover(ctx, r); err != nil {
@@ -175,6 +171,26 @@ func (p *Prepared) contents(ctx context.Context, r *root.Root) (err error) {
 		}
 	}
 	p.tree, err = p.Image.Tree(ctx)
+	return err
+}
+
+// match finds what the seeds have.
+func (p *Prepared) match(ctx context.Context, r *root.Root) (err error) {
+	seeds := seedOpener{root: r, log: p.opts.Logger}
+	if r != nil {
+		memory, save, err := openMemory(r, p.opts.Logger)
+		if err != nil {
+			return err
+		}
+		// What a plan that was cut has read is known to the next one.
+		defer save()
+		seeds.memory = memory
+	}
+	found, err := seeds.open(p.opts.Seeds)
+	if err != nil {
+		return err
+	}
+	p.Plan, err = seed.Match(ctx, p.tree.TOC.Nodes, found, p.opts.Logger)
 	return err
 }
 

@@ -1,23 +1,79 @@
 package transfer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/ociv2-sync/ociv2-sync/internal/catalogue"
 	"github.com/ociv2-sync/ociv2-sync/internal/root"
 	"github.com/ociv2-sync/ociv2-sync/seed"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
-// openSeeds returns the trees of the root, which cost no reading, and after
-// them the seeds at paths, each recognised by what it is. r is nil where there
-// is no root yet.
-func openSeeds(r *root.Root, paths []string, log *slog.Logger) ([]seed.Seed, error) {
+// openMemory opens the catalogue of a root. save keeps what was learned; that
+// it cannot costs the next run some reading, no more.
+func openMemory(r *root.Root, log *slog.Logger) (_ seed.Memory, save func(), err error) {
+	c, err := catalogue.Open(r.Catalogue(), catalogue.Options{Logger: log})
+	if err != nil {
+		return nil, nil, err
+	}
+	return c, func() {
+		level := slog.LevelWarn
+		err := c.Save()
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+			level = slog.LevelInfo // a plan by somebody who may only read
+		}
+		if err != nil {
+			log.Log(context.Background(), level, "what was read of seeds is not remembered", "reason", err)
+		}
+	}, nil
+}
+
+// IndexSeeds learns what the files of directory trees hold and keeps it in the
+// catalogue of the root at rootPath, where plans find it. Files that are known
+// are not read.
+func IndexSeeds(ctx context.Context, rootPath string, paths []string, log *slog.Logger) (seed.Indexed, error) {
+	var sum seed.Indexed
+	r, err := root.Open(rootPath, root.Options{})
+	if err != nil {
+		return sum, err
+	}
+	memory, save, err := openMemory(r, log)
+	if err != nil {
+		return sum, err
+	}
+	defer save()
+	for _, p := range paths {
+		i, err := seed.Index(ctx, p, seed.DirOptions{Logger: log, Memory: memory})
+		sum.Files += i.Files
+		sum.Bytes += i.Bytes
+		sum.Read += i.Read
+		sum.ReadBytes += i.ReadBytes
+		if err != nil {
+			return sum, err
+		}
+	}
+	return sum, nil
+}
+
+// seedOpener opens seeds, each recognised by what it is.
+type seedOpener struct {
+	root   *root.Root // nil where there is none yet
+	memory seed.Memory
+	log    *slog.Logger
+}
+
+// open returns the trees of the root, which cost no reading, and after them
+// the seeds at paths.
+func (o *seedOpener) open(paths []string) ([]seed.Seed, error) {
+	r, log := o.root, o.log
 	var seeds []seed.Seed
 	own := ""
 	if r != nil {
@@ -40,7 +96,7 @@ func openSeeds(r *root.Root, paths []string, log *slog.Logger) ([]seed.Seed, err
 		case !errors.Is(err, root.ErrNotRoot) && !errors.Is(err, fs.ErrNotExist):
 			return nil, fmt.Errorf("transfer: seed: %w", err)
 		}
-		s, err := seed.OpenDir(p, seed.DirOptions{Logger: log})
+		s, err := seed.OpenDir(p, seed.DirOptions{Logger: log, Memory: o.memory})
 		if err != nil {
 			return nil, fmt.Errorf("transfer: %w", err)
 		}

@@ -1,0 +1,318 @@
+package catalogue
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/durable"
+	"github.com/ociv2-sync/ociv2-sync/seed"
+)
+
+const (
+	fileName = "digests"
+	lockName = "lock"
+
+	// maxFile is the largest catalogue that is read, in bytes.
+	maxFile = 1 << 30
+	// racy is how near to now a change of a file may be when its hashing
+	// begins. A filesystem's clock may tick only every two seconds, and a
+	// later change within the same tick would not show.
+	racy = 2500 * time.Millisecond
+	// keepDays is for how many days an entry that nobody used is kept.
+	keepDays = 60
+	// touchDays is how old the note of an entry's last use gets before the
+	// file is written for it alone.
+	touchDays = 7
+	// lockWait is how long Save waits for another process to finish its own.
+	lockWait = 5 * time.Second
+)
+
+// Options are the options of Open. The zero value works.
+type Options struct {
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Logger is told of a catalogue that cannot be used; nil is silent.
+	Logger *slog.Logger
+}
+
+// Catalogue is a [seed.Memory] in a directory of its own. It is safe for
+// concurrent use, and any number of processes may use one directory.
+type Catalogue struct {
+	dir  string
+	now  func() time.Time
+	boot string
+	old  table
+
+	mu    sync.Mutex
+	seen  []uint64 // bit set: the old entry's file was met, and looked as it did
+	done  map[uint32]bool
+	fresh map[fileKey]entry
+	fses  map[uint64]uint64 // by device number; 0: it cannot be identified
+}
+
+type fileKey struct{ fs, inode uint64 }
+
+// Open reads the catalogue in dir, which Save makes if need be. One that is
+// corrupt is as good as none: what it knew is found out again.
+func Open(dir string, o Options) (*Catalogue, error) {
+	c := &Catalogue{
+		dir: dir, now: o.Now, boot: bootID(),
+		done: make(map[uint32]bool), fresh: make(map[fileKey]entry), fses: make(map[uint64]uint64),
+	}
+	if c.now == nil {
+		c.now = time.Now
+	}
+	var err error
+	c.old, err = read(filepath.Join(dir, fileName))
+	if errors.Is(err, ErrCorrupt) {
+		if o.Logger != nil {
+			o.Logger.Warn("the catalogue of seed files is begun anew", "reason", err)
+		}
+		err = nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("catalogue: %w", err)
+	}
+	c.seen = make([]uint64, (c.old.len()+63)/64)
+	return c, nil
+}
+
+// read reads a catalogue file. That there is none is no error.
+func read(path string) (table, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() || fi.Size() > maxFile {
+		return nil, fmt.Errorf("%w: %s is no file of a size that it may have", ErrCorrupt, path)
+	}
+	data := make([]byte, fi.Size())
+	if _, err := io.ReadFull(f, data); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return parse(data)
+}
+
+// Len returns the number of files that are known, those learned since Open
+// included.
+func (c *Catalogue) Len() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.old.len()
+	for k := range c.fresh {
+		if _, ok := c.old.find(k.fs, k.inode); !ok {
+			n++
+		}
+	}
+	return n
+}
+
+// Scan implements [seed.Memory].
+func (c *Catalogue) Scan(dir string) seed.Scan {
+	return &scan{c: c, tree: crc32.Checksum([]byte(dir), castagnoli)}
+}
+
+// day returns the day that it is, counted from 1970.
+func (c *Catalogue) day() uint32 { return uint32(max(0, c.now().Unix()/86400)) }
+
+// filesystem returns what stands for the filesystem with this device number
+// that the file at path is on.
+func (c *Catalogue) filesystem(path string, dev uint64) (uint64, bool) {
+	if id, ok := c.fses[dev]; ok {
+		return id, id != 0
+	}
+	id, err := identify(path, dev, c.boot)
+	if err != nil {
+		return 0, false // another file of it may tell
+	}
+	c.fses[dev] = id
+	return id, id != 0
+}
+
+// scan is one walk.
+type scan struct {
+	c    *Catalogue
+	tree uint32
+}
+
+// lookOf returns what a file shows of its changes, and its place.
+func lookOf(fi os.FileInfo) (l look, dev, inode uint64, ok bool) {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return look{}, 0, 0, false
+	}
+	return look{size: st.Size, mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano()}, st.Dev, st.Ino, true
+}
+
+func (s *scan) Recall(path string, fi os.FileInfo) (seed.Digest, bool) {
+	l, dev, inode, ok := lookOf(fi)
+	if !ok {
+		return seed.Digest{}, false
+	}
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fsID, ok := c.filesystem(path, dev)
+	if !ok {
+		return seed.Digest{}, false
+	}
+	if e, ok := c.fresh[fileKey{fsID, inode}]; ok && e.look == l {
+		return e.sum, true
+	}
+	i, ok := c.old.find(fsID, inode)
+	if !ok {
+		return seed.Digest{}, false
+	}
+	e := c.old.at(i)
+	if e.look != l {
+		return seed.Digest{}, false
+	}
+	c.seen[i/64] |= 1 << (i % 64)
+	return e.sum, true
+}
+
+func (s *scan) Learn(path string, before, after os.FileInfo, started time.Time, d seed.Digest) {
+	l, dev, inode, ok := lookOf(before)
+	if !ok {
+		return
+	}
+	if now, dev2, inode2, ok := lookOf(after); !ok || now != l || dev2 != dev || inode2 != inode {
+		return
+	}
+	// Only nearness matters: a change that comes shows another time than one
+	// that is far away from now, be it in the past or, after the clock was set
+	// back, in the future.
+	for _, t := range []int64{l.mtime, l.ctime} {
+		if started.Sub(time.Unix(0, t)).Abs() < racy {
+			return
+		}
+	}
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fsID, ok := c.filesystem(path, dev)
+	if !ok {
+		return
+	}
+	c.fresh[fileKey{fsID, inode}] = entry{fs: fsID, inode: inode, look: l, tree: s.tree, used: c.day(), sum: d}
+}
+
+func (s *scan) Done() {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.c.done[s.tree] = true
+}
+
+// Save writes what was learned, and leaves out what is gone or was not used
+// for long. It writes nothing if that is nothing. What other processes have
+// saved since Open stays.
+func (c *Catalogue) Save() (err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.changed() {
+		return nil
+	}
+	if err := os.Mkdir(c.dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("catalogue: %w", err)
+	}
+	unlock, err := c.lock()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	path := filepath.Join(c.dir, fileName)
+	// Whether another process has written meanwhile cannot be told from the
+	// file's inode and times, which it may have in common with its predecessor.
+	current, err := read(path)
+	if err != nil && !errors.Is(err, ErrCorrupt) {
+		return fmt.Errorf("catalogue: %w", err)
+	}
+	fresh := make([]entry, 0, len(c.fresh))
+	for _, e := range c.fresh {
+		fresh = append(fresh, e)
+	}
+	f, err := durable.Create(path, 0o600)
+	if err != nil {
+		return fmt.Errorf("catalogue: %w", err)
+	}
+	if err := current.merge(fresh, c.keep).write(f); err != nil {
+		return errors.Join(fmt.Errorf("catalogue: %w", err), f.Close())
+	}
+	return f.Commit()
+}
+
+// state says what became of the entry i of the old table.
+func (c *Catalogue) state(i int, e *entry) (gone, touch bool) {
+	today := c.day()
+	if c.seen[i/64]&(1<<(i%64)) != 0 {
+		return false, e.used+touchDays <= today || e.used > today
+	}
+	return c.done[e.tree] || e.used+keepDays < today, false
+}
+
+// changed reports whether there is something to write.
+func (c *Catalogue) changed() bool {
+	if len(c.fresh) > 0 {
+		return true
+	}
+	for i := range c.old.len() {
+		e := c.old.at(i)
+		if gone, touch := c.state(i, &e); gone || touch {
+			return true
+		}
+	}
+	return false
+}
+
+// keep decides on an entry of the file as it is now.
+func (c *Catalogue) keep(e *entry) bool {
+	i, ok := c.old.find(e.fs, e.inode)
+	if !ok {
+		return true // another process has just written it
+	}
+	if old := c.old.at(i); old.look != e.look {
+		return true // likewise
+	}
+	gone, touch := c.state(i, e)
+	if touch {
+		e.used = c.day()
+	}
+	return !gone
+}
+
+// lock takes the lock of those who write.
+func (c *Catalogue) lock() (unlock func() error, err error) {
+	f, err := os.OpenFile(filepath.Join(c.dir, lockName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("catalogue: %w", err)
+	}
+	for waited := time.Duration(0); ; waited += 20 * time.Millisecond {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f.Close, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) || waited >= lockWait {
+			return nil, errors.Join(fmt.Errorf("catalogue: lock: %w", err), f.Close())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
