@@ -21,15 +21,17 @@ type Span struct {
 type Space struct {
 	// Algorithm is the digest that makes the chunk ids.
 	Algorithm chunk.Algorithm
-	spans     []Span
-	ends      []uint64 // ends[i] is where span i ends
+	// Params are those that the catar was cut with.
+	Params chunk.Params
+	spans  []Span
+	ends   []uint64 // ends[i] is where span i ends
 }
 
 // NewSpace joins the chunk indexes of an image: that of its catar and, where
 // there is one, that of its extra stream (nil otherwise). stored holds the
 // stored size of every chunk of both, in the same order.
 func NewSpace(catar, extra *caibx.Index, stored []int64) (*Space, error) {
-	s := &Space{Algorithm: catar.Algorithm()}
+	s := &Space{Algorithm: catar.Algorithm(), Params: catar.Params}
 	n := len(catar.Chunks)
 	if extra != nil {
 		if extra.Algorithm() != catar.Algorithm() {

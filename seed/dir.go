@@ -36,6 +36,7 @@ type dirSeed struct {
 	path string
 	opts DirOptions
 	log  *slog.Logger
+	bigFiles
 }
 
 // OpenDir returns the directory tree below path as a seed. Symbolic links in
@@ -94,7 +95,9 @@ func (s *dirSeed) Find(ctx context.Context, want *Wanted, found func(Digest, str
 		}
 	}
 	var likely, others []candidate
+	s.reset()
 	err := s.walk(ctx, scan, func(c candidate, name string, known *Digest) {
+		s.add(c)
 		switch {
 		case !want.HasSize(c.size):
 		case known != nil:

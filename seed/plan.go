@@ -42,6 +42,11 @@ type Chunk struct {
 	Offset uint64
 	// Origin says where the chunk's bytes come from.
 	Origin Origin
+	// Seed, Path and At say where a Seeded chunk is: the index in Plan.Seeds,
+	// the path that Open takes, the offset in that file.
+	Seed int
+	Path string
+	At   int64
 }
 
 // Origin is where the bytes of a chunk come from.
@@ -55,6 +60,8 @@ const (
 	Cached
 	// Repeated: an earlier chunk of the same plan has the same id.
 	Repeated
+	// Seeded: a part of a seed's file has the bytes. Set by Recut.
+	Seeded
 )
 
 // Plan says where each content of an image comes from, and what has to be
@@ -151,9 +158,10 @@ func distinct(nodes []toc.Node) []Content {
 
 // Use is what a plan takes from one source.
 type Use struct {
-	// Contents and Bytes count the contents taken from a seed.
-	Contents int
-	Bytes    int64
+	// Contents counts the contents taken from a seed, Chunks the chunks for
+	// other contents, Bytes the bytes of both.
+	Contents, Chunks int
+	Bytes            int64
 }
 
 // PerSeed returns what the plan takes from each of its seeds.
@@ -163,6 +171,12 @@ func (p *Plan) PerSeed() []Use {
 		if c := &p.Contents[i]; c.Seed != None {
 			uses[c.Seed].Contents++
 			uses[c.Seed].Bytes += c.Size
+		}
+	}
+	for i := range p.Chunks {
+		if c := &p.Chunks[i]; c.Origin == Seeded {
+			uses[c.Seed].Chunks++
+			uses[c.Seed].Bytes += int64(c.Size)
 		}
 	}
 	return uses

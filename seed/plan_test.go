@@ -242,7 +242,7 @@ func TestMatchAsksInOrder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if u := p.PerSeed(); u[0] != (Use{2, 6}) || u[1] != (Use{1, 5}) {
+	if u := p.PerSeed(); u[0] != (Use{Contents: 2, Bytes: 6}) || u[1] != (Use{Contents: 1, Bytes: 5}) {
 		t.Errorf("per seed: %+v", u)
 	}
 	if len(p.Missing) != 0 {

@@ -17,6 +17,7 @@ type treeSeed struct {
 	name string
 	path string
 	load func() (*toc.TOC, error)
+	bigFiles
 }
 
 // NewTree returns the filesystem tree at path as a seed that is known to have
@@ -42,8 +43,12 @@ func (s *treeSeed) Find(ctx context.Context, want *Wanted, found func(Digest, st
 	if err != nil {
 		return fmt.Errorf("seed %s: %w", s.name, err)
 	}
+	s.reset()
 	for i, path := range paths(t.Nodes) {
 		n := &t.Nodes[i]
+		if n.IsRegular() && n.Link < 0 {
+			s.add(candidate{path: path, size: n.Size})
+		}
 		if !n.IsRegular() || !want.HasSize(n.Size) {
 			continue
 		}

@@ -78,7 +78,7 @@ func newPlanResult(p *transfer.Prepared) *planResult {
 	r := &planResult{Reference: p.Image.Ref.String(), Digest: p.Image.Digest.String(), Present: p.Present, Disk: p.Disk}
 	if !p.Present {
 		for i, u := range p.Plan.PerSeed() {
-			r.Sources = append(r.Sources, planSource{Source: "seed " + p.Plan.Seeds[i].String(), Contents: u.Contents, Bytes: u.Bytes})
+			r.Sources = append(r.Sources, planSource{Source: "seed " + p.Plan.Seeds[i].String(), Contents: u.Contents, Chunks: u.Chunks, Bytes: u.Bytes})
 		}
 		if u := p.Plan.PerOrigin(seed.Cached); u.Chunks > 0 {
 			r.Sources = append(r.Sources, planSource{Source: "chunks fetched before", Chunks: u.Chunks, Bytes: u.Bytes})

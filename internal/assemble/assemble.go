@@ -68,7 +68,7 @@ type Stats struct {
 	// Copied and CopiedBytes count contents taken from seeds.
 	Copied      int
 	CopiedBytes int64
-	// Lost counts contents that a seed no longer had.
+	// Lost counts contents, and chunks of others, that a seed no longer had.
 	Lost int
 	// Fetched and FetchedBytes count chunks received and their stored bytes.
 	Fetched      int
@@ -146,7 +146,9 @@ func (b *builder) recover(ctx context.Context, lost []int32) error {
 	}
 	fetched := make(map[chunk.ID]bool, len(b.job.Plan.Chunks))
 	for i := range b.job.Plan.Chunks {
-		fetched[b.job.Plan.Chunks[i].ID] = true
+		if c := &b.job.Plan.Chunks[i]; c.Origin != seed.Seeded {
+			fetched[c.ID] = true
+		}
 	}
 	err = again.Cover(b.job.Nodes, b.job.Layout, space, func(id chunk.ID) bool { return fetched[id] })
 	if err != nil {

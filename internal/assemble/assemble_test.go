@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -39,9 +41,15 @@ type published struct {
 // publish makes chunks of everything that testutil can put into a tree.
 func publish(t *testing.T) *published {
 	t.Helper()
-	p := &published{dir: filepath.Join(t.TempDir(), "source")}
-	testutil.BuildTree(t, p.dir)
-	testutil.BuildBeyondCasync(t, p.dir)
+	dir := filepath.Join(t.TempDir(), "source")
+	testutil.BuildTree(t, dir)
+	testutil.BuildBeyondCasync(t, dir)
+	return publishDir(t, dir)
+}
+
+func publishDir(t *testing.T, dir string) *published {
+	t.Helper()
+	p := &published{dir: dir}
 	src, err := tree.Scan(t.Context(), p.dir)
 	if err != nil {
 		t.Fatal(err)
@@ -351,5 +359,67 @@ func TestCopy(t *testing.T) {
 	p.index.Chunks[3].ID[0] ^= 1
 	if err := Copy(t.Context(), io.Discard, p.index, &p.store, 0); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("error %v, want %v", err, store.ErrNotFound)
+	}
+}
+
+// A changed file costs the chunks that changed; a seed that changes after it
+// was planned with costs the chunks that it was to give.
+func TestRunCutsChunksOutOfSeeds(t *testing.T) {
+	content := make([]byte, 512<<10)
+	rand.NewChaCha8([32]byte{1}).Read(content)
+	source, old := filepath.Join(t.TempDir(), "source"), t.TempDir()
+	if err := os.Mkdir(source, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write := func(path string, b []byte) {
+		t.Helper()
+		if err := os.WriteFile(path, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(filepath.Join(source, "lib.so.2"), content)
+	before := slices.Concat([]byte("inserted"), content[8:])
+	before[300<<10] ^= 1
+	write(filepath.Join(old, "lib.so.1"), before)
+	p := publishDir(t, source)
+
+	for name, change := range map[string]func() error{
+		"unchanged": func() error { return nil },
+		"changed":   func() error { return os.WriteFile(filepath.Join(old, "lib.so.1"), make([]byte, len(before)), 0o644) },
+		"shrunk":    func() error { return os.Truncate(filepath.Join(old, "lib.so.1"), 10) },
+		"vanished":  func() error { return os.Remove(filepath.Join(old, "lib.so.1")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			write(filepath.Join(old, "lib.so.1"), before)
+			plan := p.plan(t, nothing, dirSeed(t, old))
+			if err := plan.Recut(t.Context(), p.nodes, p.space, nil); err != nil {
+				t.Fatal(err)
+			}
+			use, fetch := plan.PerSeed()[0], plan.PerOrigin(seed.Fetched)
+			if use.Chunks < 50 || fetch.Bytes > 64<<10 {
+				t.Fatalf("%d chunks are in the seed, %d bytes are to be fetched", use.Chunks, fetch.Bytes)
+			}
+			if err := change(); err != nil {
+				t.Fatal(err)
+			}
+			dest := t.TempDir()
+			d, err := tree.OpenDir(dest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			stats, err := Run(t.Context(), p.job(plan, &p.store, &storetest.Memory{}), d, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			testutil.CompareTrees(t, source, dest)
+			want := fetch.Chunks
+			if name != "unchanged" {
+				want += use.Chunks
+			}
+			if stats.Fetched != want || stats.Lost != want-fetch.Chunks {
+				t.Errorf("%d chunks were fetched and %d lost, want %d fetched", stats.Fetched, stats.Lost, want)
+			}
+		})
 	}
 }

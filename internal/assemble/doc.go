@@ -9,6 +9,9 @@
 // a file with its metadata only after its SHA-256 was found right. Hard links
 // and the metadata of directories come last.
 //
+// Chunks may also be cut out of files of seeds that have other contents; those
+// count as fetched ones do, and are fetched when the file has changed.
+//
 // A seed that turns out to have other bytes than the plan says costs the
 // chunks of that content: after the first round they are planned and fetched
 // as if no seed had had it.

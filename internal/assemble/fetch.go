@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"os"
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
@@ -30,7 +31,16 @@ func (b *builder) fetch(ctx context.Context) error {
 
 // obtain gets one chunk from where the plan says and verifies it.
 func (b *builder) obtain(ctx context.Context, c *seed.Chunk) ([]byte, error) {
-	if c.Origin != seed.Fetched {
+	if c.Origin == seed.Seeded {
+		data, err := b.cutOut(ctx, c)
+		if err == nil || ctx.Err() != nil {
+			return data, err
+		}
+		b.opts.Logger.Warn("seed has changed, fetching a chunk instead",
+			"seed", b.job.Plan.Seeds[c.Seed], "file", c.Path, "reason", err)
+		b.lost.Add(1)
+	}
+	if c.Origin == seed.Cached || c.Origin == seed.Repeated {
 		data, err := get(ctx, b.job.Cache, b.job.Algorithm, c, store.MaxPacked(c.Size), nil)
 		if err == nil || ctx.Err() != nil {
 			return data, err
@@ -46,6 +56,27 @@ func (b *builder) obtain(ctx context.Context, c *seed.Chunk) ([]byte, error) {
 		b.received(int64(len(p.Data)))
 		return b.job.Cache.Put(ctx, c.ID, p)
 	})
+}
+
+// cutOut reads a chunk out of a seed's file and verifies it.
+func (b *builder) cutOut(ctx context.Context, c *seed.Chunk) (_ []byte, err error) {
+	f, err := b.job.Plan.Seeds[c.Seed].Open(ctx, c.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	at, ok := f.(io.ReaderAt)
+	if !ok {
+		return nil, errors.New("it is not a file")
+	}
+	data := make([]byte, c.Size)
+	if _, err := at.ReadAt(data, c.At); err != nil {
+		return nil, err
+	}
+	if b.job.Algorithm.Sum(data) != c.ID {
+		return nil, errors.New("its bytes changed")
+	}
+	return data, nil
 }
 
 // get reads a chunk of at most limit packed bytes from s and verifies it; keep

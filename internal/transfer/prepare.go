@@ -210,13 +210,17 @@ func (p *Prepared) cover(ctx context.Context, r *root.Root) error {
 	if err != nil {
 		return err
 	}
-	return p.Plan.Cover(p.tree.TOC.Nodes, p.tree.Layout, space, func(id chunk.ID) bool {
+	err = p.Plan.Cover(p.tree.TOC.Nodes, p.tree.Layout, space, func(id chunk.ID) bool {
 		if p.cache == nil {
 			return false
 		}
 		_, err := p.cache.StoredSize(ctx, id)
 		return err == nil
 	})
+	if err != nil {
+		return err
+	}
+	return p.Plan.Recut(ctx, p.tree.TOC.Nodes, space, p.opts.Logger)
 }
 
 // loadSpace reads the chunk indexes of the image, once.
