@@ -11,14 +11,16 @@
 //
 // Putting a chunk is
 //
-//	openat(DIR/xxxx/ID.RANDOM.tmp, O_CREAT|O_EXCL, 0444)
+//	openat(DIR/xxxx, O_TMPFILE, 0444)
 //	write
 //	fdatasync                                            with Options.Sync
-//	close
-//	renameat2(…tmp, DIR/xxxx/ID.cacnk, RENAME_NOREPLACE)
+//	linkat(/proc/self/fd/…, DIR/xxxx/ID.cacnk)
 //
-// so that a chunk is there whole or not at all, and two writers do not harm each
-// other. Directory entries reach the disk with [Store.Flush].
+// so that a chunk is there whole or not at all, two writers do not harm each
+// other, and one that is killed leaves nothing behind. Where the file system
+// has no files without a name, the file is xxxx/ID.RANDOM.tmp at first and gets
+// its name by renameat2(RENAME_NOREPLACE). Directory entries reach the disk with
+// [Store.Flush].
 package local
 
 import (
@@ -53,6 +55,9 @@ type Store struct {
 	dir  string
 	fd   int // of dir; every access starts here
 	sync bool
+	// tmpfile is O_TMPFILE. In a test it is another flag, which open(2) refuses
+	// as a file system does that has no files without a name.
+	tmpfile int
 }
 
 // Open opens the store in dir. Call [Store.Close] when done with it.
@@ -68,7 +73,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("local: %w", &os.PathError{Op: "open", Path: dir, Err: err})
 	}
-	return &Store{dir: dir, fd: fd, sync: o.Sync}, nil
+	return &Store{dir: dir, fd: fd, sync: o.Sync, tmpfile: unix.O_TMPFILE}, nil
 }
 
 // Close releases the directory. No other method may be running or follow.
@@ -150,66 +155,116 @@ func (s *Store) Put(ctx context.Context, id chunk.ID, p store.Packed) error {
 		return err
 	}
 	name := chunkName(id, p.Form)
-	tmp := id.String()[:4] + "/" + id.String() + "." + rand.Text()[:16] + ".tmp"
-	err := s.writeTemp(tmp, p.Data)
-	if err == nil {
-		err = s.publish(tmp, name)
+	t, err := s.create(id)
+	if err != nil {
+		return s.fail("put", name, err)
+	}
+	if err = s.write(t, p.Data); err == nil {
+		err = s.publish(&t, name)
 	}
 	if err != nil {
-		_ = unix.Unlinkat(s.fd, tmp, 0) // what is reported is why it was not published
+		_ = s.drop(t) // what is reported is why it was not published
+	}
+	if err = errors.Join(err, unix.Close(t.fd)); err != nil {
 		return s.fail("put", name, err)
 	}
 	return nil
 }
 
-// writeTemp writes data to a new file, whose directory it makes if necessary.
-func (s *Store) writeTemp(tmp string, data []byte) (err error) {
-	create := func() (int, error) {
-		return unix.Openat(s.fd, tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o444)
+// temp is a file that is to become a chunk.
+type temp struct {
+	fd   int
+	name string // below the store; "" while it has none
+}
+
+// spare returns a new name for a file beside the chunk id's.
+func spare(id string) string { return id[:4] + "/" + id[:64] + "." + rand.Text()[:16] + ".tmp" }
+
+// create makes a file, and the directory for it if necessary.
+func (s *Store) create(id chunk.ID) (temp, error) {
+	hex := id.String()
+	open := func(name string, flags int) (int, error) {
+		return again(func() (int, error) {
+			return unix.Openat(s.fd, name, flags|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o444)
+		})
 	}
-	fd, err := again(create)
+	fd, err := open(hex[:4], s.tmpfile)
 	if errors.Is(err, unix.ENOENT) {
-		if err := unix.Mkdirat(s.fd, tmp[:4], 0o777); err != nil && !errors.Is(err, unix.EEXIST) {
-			return err
+		if err := unix.Mkdirat(s.fd, hex[:4], 0o777); err != nil && !errors.Is(err, unix.EEXIST) {
+			return temp{}, err
 		}
-		fd, err = again(create)
+		fd, err = open(hex[:4], s.tmpfile)
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		return temp{fd: fd}, nil
 	}
-	defer func() { err = errors.Join(err, unix.Close(fd)) }()
+	// A file system without such files, or a kernel: open(2) has three errors for it.
+	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.ENOENT) {
+		return temp{}, err
+	}
+	name := spare(hex)
+	fd, err = open(name, unix.O_CREAT|unix.O_EXCL)
+	return temp{fd, name}, err
+}
+
+// write fills the file t.
+func (s *Store) write(t temp, data []byte) error {
 	for len(data) > 0 {
-		n, err := again(func() (int, error) { return unix.Write(fd, data) })
+		n, err := again(func() (int, error) { return unix.Write(t.fd, data) })
 		if err != nil {
 			return err
 		}
 		data = data[n:]
 	}
 	if s.sync {
-		_, err = again(func() (int, error) { return 0, unix.Fdatasync(fd) })
+		_, err := again(func() (int, error) { return 0, unix.Fdatasync(t.fd) })
+		return err
+	}
+	return nil
+}
+
+// name gives the file t the name name, unless that is taken (EEXIST).
+func (s *Store) name(t temp, name string) error {
+	if t.name == "" {
+		return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", t.fd), s.fd, name, unix.AT_SYMLINK_FOLLOW)
+	}
+	err := unix.Renameat2(s.fd, t.name, s.fd, name, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // a file system without it
+		if err = unix.Linkat(s.fd, t.name, s.fd, name, 0); err == nil {
+			return unix.Unlinkat(s.fd, t.name, 0)
+		}
 	}
 	return err
 }
 
-// publish gives the file tmp its name, unless a chunk has got it meanwhile. tmp
-// is gone afterwards.
-func (s *Store) publish(tmp, name string) error {
-	err := unix.Renameat2(s.fd, tmp, s.fd, name, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) { // a file system without it
-		if err = unix.Linkat(s.fd, tmp, s.fd, name, 0); err == nil {
-			return unix.Unlinkat(s.fd, tmp, 0)
-		}
-	}
+// publish makes the file t the chunk name, unless there is one meanwhile.
+func (s *Store) publish(t *temp, name string) error {
+	err := s.name(*t, name)
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	var st unix.Stat_t
 	if err := unix.Fstatat(s.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err == nil && isChunk(&st) {
-		return unix.Unlinkat(s.fd, tmp, 0)
+		return s.drop(*t)
 	}
 	// A symbolic link or an empty file. Should another writer replace it at the
 	// same moment, either chunk is good.
-	return unix.Renameat(s.fd, tmp, s.fd, name)
+	if t.name == "" {
+		other := spare(filepath.Base(name))
+		if err := s.name(*t, other); err != nil {
+			return err
+		}
+		t.name = other
+	}
+	return unix.Renameat(s.fd, t.name, s.fd, name)
+}
+
+// drop removes a file that does not become a chunk.
+func (s *Store) drop(t temp) error {
+	if t.name == "" {
+		return nil // closing it does
+	}
+	return unix.Unlinkat(s.fd, t.name, 0)
 }
 
 // Missing implements [store.Checker].

@@ -29,9 +29,12 @@ func open(t *testing.T, dir string, o local.Options) *local.Store {
 }
 
 func TestStore(t *testing.T) {
-	for _, sync := range []bool{false, true} {
+	for _, old := range []bool{false, true} { // an old file system, without Sync
 		storetest.Run(t, func(t *testing.T, chunks map[chunk.ID]store.Packed) store.Store {
-			s := open(t, filepath.Join(t.TempDir(), "a", "x.castr"), local.Options{Create: true, Sync: sync})
+			s := open(t, filepath.Join(t.TempDir(), "a", "x.castr"), local.Options{Create: true, Sync: !old})
+			if old {
+				s.NameFiles()
+			}
 			for id, p := range chunks {
 				if err := s.Put(t.Context(), id, p); err != nil {
 					t.Fatal(err)
