@@ -3,7 +3,6 @@ package archive
 import (
 	"context"
 	"fmt"
-	"hash"
 	"io"
 	"os"
 
@@ -57,22 +56,23 @@ func Make(ctx context.Context, source, output string, stdout io.Writer, opts Mak
 		return nil, err
 	}
 	defer st.Close()
+	in := ingest.Options{
+		Params: opts.Params, FeatureFlags: uint64(opts.Flags), Store: st, Jobs: opts.Jobs, Digest: true, Progress: opts.Progress,
+	}
 	made := &Made{}
-	h := opts.algorithm().New()
-	flags := opts.Flags
 	if opts.Kind == BlobIndex {
 		// A blob has no features but the digest; casync also leaves the bits
 		// of what it was told to exclude.
-		flags &= catar.SHA512_256 | catar.ExcludeFile | catar.ExcludeSubmounts | catar.ExcludeNoDump
-	}
-	err = pipe.Run(ctx, func(ctx context.Context, w io.Writer) error {
-		return opts.stream(ctx, source, io.MultiWriter(w, h))
-	}, func(ctx context.Context, r io.Reader) (err error) {
-		made.Index, err = ingest.Stream(ctx, r, ingest.Options{
-			Params: opts.Params, FeatureFlags: uint64(flags), Store: st, Jobs: opts.Jobs, Progress: opts.Progress,
+		in.FeatureFlags &= uint64(catar.SHA512_256 | catar.ExcludeFile | catar.ExcludeSubmounts | catar.ExcludeNoDump)
+		made.Index, err = ingestFile(ctx, source, in)
+	} else {
+		err = pipe.Run(ctx, func(ctx context.Context, w io.Writer) error {
+			return opts.encode(ctx, source, w)
+		}, func(ctx context.Context, r io.Reader) (err error) {
+			made.Index, err = ingest.Stream(ctx, r, in)
+			return err
 		})
-		return err
-	})
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -80,46 +80,43 @@ func Make(ctx context.Context, source, output string, stdout io.Writer, opts Mak
 	if err := st.Flush(); err != nil {
 		return nil, err
 	}
-	made.Digest, made.Size = sum(h), int64(made.Index.Index.Size())
+	made.Digest, made.Size = made.Index.Digest, int64(made.Index.Index.Size())
 	return made, writeOutput(output, stdout, func(w io.Writer) error {
 		_, err := made.Index.Index.WriteTo(w)
 		return err
 	})
 }
 
+// ingestFile makes the chunks of a file or a device.
+func ingestFile(ctx context.Context, name string, opts ingest.Options) (*ingest.Result, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("archive: %w", err)
+	}
+	defer f.Close()
+	return ingest.Stream(ctx, f, opts)
+}
+
 func makeArchive(ctx context.Context, source, output string, stdout io.Writer, opts MakeOptions) (*Made, error) {
 	made := &Made{}
-	h := opts.algorithm().New()
+	h := algorithm(opts.Flags).New()
 	err := writeOutput(output, stdout, func(w io.Writer) error {
 		n := &counter{progress: opts.Progress}
-		err := opts.stream(ctx, source, io.MultiWriter(w, h, n))
+		err := opts.encode(ctx, source, io.MultiWriter(w, h, n))
 		made.Size = n.n
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	made.Digest = sum(h)
+	made.Digest = chunk.ID(h.Sum(nil))
 	return made, nil
 }
 
-// stream writes what is to be archived or indexed.
-func (o *MakeOptions) stream(ctx context.Context, source string, w io.Writer) error {
-	if o.Kind != BlobIndex {
-		return tree.Encode(ctx, source, tree.EncodeOptions{Flags: o.Flags, Shift: o.Shift}, w)
-	}
-	f, err := os.Open(source)
-	if err != nil {
-		return fmt.Errorf("archive: %w", err)
-	}
-	defer f.Close()
-	if _, err := io.Copy(w, f); err != nil {
-		return fmt.Errorf("archive: %w", err)
-	}
-	return nil
+// encode writes the archive of a directory.
+func (o *MakeOptions) encode(ctx context.Context, source string, w io.Writer) error {
+	return tree.Encode(ctx, source, tree.EncodeOptions{Flags: o.Flags, Shift: o.Shift}, w)
 }
-
-func (o *MakeOptions) algorithm() chunk.Algorithm { return algorithm(o.Flags) }
 
 // algorithm returns the digest that feature flags choose.
 func algorithm(f catar.Flags) chunk.Algorithm {
@@ -128,8 +125,6 @@ func algorithm(f catar.Flags) chunk.Algorithm {
 	}
 	return chunk.SHA256
 }
-
-func sum(h hash.Hash) chunk.ID { return chunk.ID(h.Sum(nil)) }
 
 // counter counts what is written.
 type counter struct {

@@ -1,11 +1,12 @@
 // Package ingest turns a byte stream into chunks in a store and the index that
 // names them.
 //
-// The stream is read once and every byte hashed once. Chunks travel in batches:
-// one goroutine cuts, as many as there are jobs hash, ask the store what it
-// lacks, compress that alone and put it. Batches are few and reused, so that
-// memory does not grow with the stream, save for the index itself (some hundred
-// bytes a chunk).
+// The stream is read once, into batches of some megabytes, and stays where it was
+// read: one goroutine reads and cuts, as many as there are jobs hash the chunks of
+// a batch together, ask the store what it lacks, compress that alone and put it,
+// and one more takes the digest of the whole stream if that is wanted. Batches
+// are few and reused, so that memory does not grow with the stream, save for the
+// index itself (some hundred bytes a chunk).
 package ingest
 
 import (
@@ -15,6 +16,7 @@ import (
 	"io"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -27,8 +29,9 @@ const (
 	// batchMemory is what all batches together hold, unless single chunks are
 	// larger than a batch.
 	batchMemory = 16 << 20
-	// maxBatch is what a batch holds at most: enough chunks for a question to
-	// the store, few enough to keep all workers busy.
+	// maxBatch is what a batch holds at most, unless a chunk is larger: enough
+	// chunks for a question to the store and to be hashed together, few enough to
+	// keep all workers busy.
 	maxBatch = 2 << 20
 )
 
@@ -46,6 +49,8 @@ type Options struct {
 	Level int
 	// Jobs is the number of workers. 0 means one for each processor.
 	Jobs int
+	// Digest asks for the digest of the whole stream, in the same pass.
+	Digest bool
 	// Progress, if set, is told now and then how many bytes of the stream have
 	// been dealt with. Calls do not overlap.
 	Progress func(done int64)
@@ -54,6 +59,9 @@ type Options struct {
 // Result is what became of a stream.
 type Result struct {
 	Index *caibx.Index
+	// Digest is that of the whole stream, under the algorithm of the index, if
+	// it was asked for.
+	Digest chunk.ID
 	// Stored has the packed size in bytes of each chunk of the index as it is in
 	// the store; nil if the store cannot tell.
 	Stored []int64
@@ -83,18 +91,45 @@ func Stream(ctx context.Context, r io.Reader, o Options) (*Result, error) {
 	if jobs <= 0 {
 		jobs = runtime.GOMAXPROCS(0)
 	}
-	s.batchSize = min(maxBatch, batchMemory/(jobs+1))
-	work := make(chan *batch)
-	free := make(chan *batch, jobs+1)
-	for range jobs + 1 {
-		free <- new(batch)
+	// One for each worker, and one to be read into while another is handed on.
+	batches := jobs + 2
+	s.batchSize = min(maxBatch, batchMemory/batches)
+	s.free = make(chan *batch, batches)
+	for range batches {
+		s.free <- new(batch)
 	}
+	work := make(chan *batch)
+	whole := make(chan *batch, batches) // never full
 
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(work)
-		return s.cut(gctx, free, work)
+		defer close(whole)
+		return s.cut(gctx, func(b *batch) error {
+			b.users.Store(1)
+			if o.Digest {
+				b.users.Store(2)
+				whole <- b
+			}
+			select {
+			case work <- b:
+				return nil
+			case <-gctx.Done():
+				return gctx.Err()
+			}
+		})
 	})
+	if o.Digest {
+		g.Go(func() error {
+			h := s.alg.New()
+			for b := range whole {
+				h.Write(b.data[:b.whole])
+				s.release(b)
+			}
+			s.result.Digest = chunk.ID(h.Sum(nil))
+			return nil
+		})
+	}
 	for range jobs {
 		g.Go(func() error {
 			w := worker{ingester: s}
@@ -105,7 +140,7 @@ func Stream(ctx context.Context, r io.Reader, o Options) (*Result, error) {
 				if err := w.do(gctx, b); err != nil {
 					return err
 				}
-				free <- b // there is room for all
+				s.release(b)
 			}
 			return nil
 		})
@@ -120,41 +155,47 @@ func Stream(ctx context.Context, r io.Reader, o Options) (*Result, error) {
 	return s.finish(), nil
 }
 
-// batch is a run of chunks on the way to a worker.
+// batch is a piece of the stream.
 type batch struct {
-	serial int    // its place in the stream
-	data   []byte // the chunks, one after the other
-	ends   []int  // where in data each one ends
+	data   []byte
+	whole  int      // data[:whole] are whole chunks; the rest belongs to the next batch
+	chunks [][]byte // these, one after the other
+	first  int      // the number of the first one in the stream
+	ids    []chunk.ID
+	users  atomic.Int32 // who are not yet done with it
 }
 
 // ingester is the state of one Stream.
 type ingester struct {
-	chunker  *chunk.Chunker
+	r        io.Reader
+	cutter   *chunk.Cutter
+	maxChunk int
 	alg      chunk.Algorithm
 	progress func(int64)
 
 	batchSize int
+	free      chan *batch // there is room for all
 
 	writer  store.Writer // nil without a store
 	checker store.Checker
 	statter store.Statter
 
-	index *caibx.Index // by cut alone until all is done; IDs come at the end
-
 	mu     sync.Mutex
-	ids    [][]chunk.ID       // by batch
+	index  *caibx.Index       // a batch's chunks come when it is cut, their IDs when it is done
 	sizes  map[chunk.ID]int64 // packed; of each ID that a worker has taken on
 	result Result
 	done   int64
 }
 
 func newIngester(r io.Reader, o Options) (*ingester, error) {
-	c, err := chunk.NewChunker(r, o.Params)
+	c, err := chunk.NewCutter(o.Params)
 	if err != nil {
 		return nil, err
 	}
 	s := &ingester{
-		chunker:  c,
+		r:        r,
+		cutter:   c,
+		maxChunk: int(o.Params.Max),
 		progress: o.Progress,
 		index:    &caibx.Index{FeatureFlags: o.FeatureFlags, Params: o.Params},
 		sizes:    make(map[chunk.ID]int64),
@@ -174,63 +215,95 @@ func newIngester(r io.Reader, o Options) (*ingester, error) {
 	return s, nil
 }
 
-// cut fills free batches with chunks and hands them to work.
-func (s *ingester) cut(ctx context.Context, free <-chan *batch, work chan<- *batch) error {
-	var b *batch
-	send := func() error {
-		if b == nil {
-			return nil
-		}
-		select {
-		case work <- b:
-			b = nil
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	end := uint64(0)
-	for serial := 0; ; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		piece, err := s.chunker.Next()
-		if err == io.EOF { //nolint:errorlint // the bare value alone is the end
-			return send()
-		}
-		if err != nil {
-			return err
-		}
-		if b != nil && len(b.data)+len(piece) > s.batchSize {
-			if err := send(); err != nil {
-				return err
-			}
-		}
-		if b == nil {
-			select {
-			case b = <-free:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			b.serial, b.data, b.ends = serial, b.data[:0], b.ends[:0]
-			serial++
-		}
-		b.data = append(b.data, piece...)
-		b.ends = append(b.ends, len(b.data))
-		end += uint64(len(piece))
-		s.index.Chunks = append(s.index.Chunks, caibx.Chunk{End: end})
+// release says that one user is done with b.
+func (s *ingester) release(b *batch) {
+	if b.users.Add(-1) == 0 {
+		s.free <- b
 	}
 }
 
-// finish completes index and result once all workers are done.
-func (s *ingester) finish() *Result {
-	i := 0
-	for _, ids := range s.ids {
-		for _, id := range ids {
-			s.index.Chunks[i].ID = id
-			i++
+// cut reads the stream into batches and hands them on with their chunks marked.
+func (s *ingester) cut(ctx context.Context, send func(*batch) error) error {
+	var rest []byte // of the batch before: the chunk that it does not hold to its end
+	end := uint64(0)
+	for eof := false; !eof; {
+		var b *batch
+		select {
+		case b = <-s.free:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		b.chunks, b.whole = b.chunks[:0], 0
+		have := copy(b.room(max(s.batchSize, len(rest)), 0), rest)
+		for len(b.chunks) == 0 && !eof {
+			if have == len(b.data) { // a chunk larger than the batch
+				b.room(min(2*have, s.maxChunk+s.batchSize), have)
+			}
+			n, err := s.fill(ctx, b.data[have:])
+			have += n
+			eof = err == io.EOF //nolint:errorlint // the bare value alone is the end
+			if err != nil && !eof {
+				return err
+			}
+			s.mark(b, have, eof)
+		}
+		rest = b.data[b.whole:have]
+		if len(b.chunks) == 0 {
+			return nil // the end, and nothing left over
+		}
+		s.mu.Lock()
+		b.first = len(s.index.Chunks)
+		for _, c := range b.chunks {
+			end += uint64(len(c))
+			s.index.Chunks = append(s.index.Chunks, caibx.Chunk{End: end})
+		}
+		s.mu.Unlock()
+		if err := send(b); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// room makes the length of b.data n, keeping its first bytes, and returns it.
+func (b *batch) room(n, keep int) []byte {
+	if cap(b.data) < n {
+		b.data = append(make([]byte, 0, n), b.data[:keep]...)
+	}
+	b.data = b.data[:n]
+	return b.data
+}
+
+// fill reads until p is full. io.EOF says that there is no more.
+func (s *ingester) fill(ctx context.Context, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		if err = ctx.Err(); err == nil {
+			var got int
+			got, err = s.r.Read(p[n:])
+			n += got
+		}
+	}
+	return n, err
+}
+
+// mark finds the chunks in the first have bytes of b; at the end of the stream
+// the last one is what is left over.
+func (s *ingester) mark(b *batch, have int, eof bool) {
+	for b.whole < have {
+		n, ok := s.cutter.Next(b.data[b.whole:have])
+		if !ok && !eof {
+			return
+		}
+		if !ok {
+			n = have - b.whole
+		}
+		b.chunks = append(b.chunks, b.data[b.whole:b.whole+n:b.whole+n])
+		b.whole += n
+	}
+}
+
+// finish completes the result once all workers are done.
+func (s *ingester) finish() *Result {
 	if s.statter != nil {
 		s.result.Stored = make([]int64, len(s.index.Chunks))
 		for i, c := range s.index.Chunks {

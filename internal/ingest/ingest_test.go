@@ -68,7 +68,7 @@ func TestStream(t *testing.T) {
 		s := &storetest.Counting{Store: mem}
 		var progress []int64
 		o := ingest.Options{
-			Params: params, FeatureFlags: flags, Store: s, Jobs: 3,
+			Params: params, FeatureFlags: flags, Store: s, Jobs: 3, Digest: true,
 			Progress: func(done int64) { progress = append(progress, done) },
 		}
 		res, err := ingest.Stream(t.Context(), iotest.HalfReader(bytes.NewReader(data)), o)
@@ -77,6 +77,9 @@ func TestStream(t *testing.T) {
 		}
 		if res.Index.Params != params || res.Index.FeatureFlags != flags || !bytes.Equal(restore(t, s, res.Index), data) {
 			t.Error("the index does not give the stream")
+		}
+		if res.Digest != res.Index.Algorithm().Sum(data) {
+			t.Errorf("the digest of the stream is %s", res.Digest)
 		}
 		unique := make(map[chunk.ID]int64)
 		for i, c := range res.Index.Chunks {
@@ -235,6 +238,63 @@ func TestCasync(t *testing.T) {
 		if !bytes.Equal(restore(t, theirStore, res.Index), data) {
 			t.Errorf("%s: casync's store gives something else", setting)
 		}
+	}
+}
+
+// Chunks larger than a batch, which has to grow; several jobs, so that it is small.
+func TestLargeChunks(t *testing.T) {
+	data := slices.Concat(sample(4<<20), make([]byte, 12<<20), sample(1<<20))
+	for _, setting := range []string{"1M", "3M:3M:3M", "48:9M:10M"} {
+		p, err := chunk.ParseParams(setting)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mem := new(storetest.Memory)
+		res, err := ingest.Stream(t.Context(), iotest.HalfReader(bytes.NewReader(data)), ingest.Options{
+			Params: p, FeatureFlags: blobFlags, Store: mem, Jobs: 40,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []uint64
+		c, err := chunk.NewChunker(bytes.NewReader(data), p)
+		end := uint64(0)
+		for err == nil {
+			var b []byte
+			if b, err = c.Next(); err == nil {
+				end += uint64(len(b))
+				want = append(want, end)
+			}
+		}
+		var got []uint64
+		for _, c := range res.Index.Chunks {
+			got = append(got, c.End)
+		}
+		if !slices.Equal(got, want) || !bytes.Equal(restore(t, mem, res.Index), data) {
+			t.Errorf("%s: cuts %v, want %v", setting, got, want)
+		}
+	}
+}
+
+// What is allocated does not grow with the number of chunks, save for the index.
+func TestNoGarbage(t *testing.T) {
+	data := sample(32 << 20)
+	mem := new(storetest.Memory)
+	o := ingest.Options{Params: params, FeatureFlags: blobFlags, Store: mem, Jobs: 1}
+	run := func(b []byte) (chunks int, allocs float64) {
+		allocs = testing.AllocsPerRun(2, func() {
+			res, err := ingest.Stream(t.Context(), bytes.NewReader(b), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			chunks = len(res.Index.Chunks)
+		})
+		return chunks, allocs
+	}
+	n1, a1 := run(data[:8<<20])
+	n2, a2 := run(data)
+	if n2 < n1+500 || a2-a1 > float64(n2-n1)/10 {
+		t.Errorf("%v allocations for %d chunks, %v for %d", a1, n1, a2, n2)
 	}
 }
 

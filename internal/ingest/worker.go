@@ -3,128 +3,116 @@ package ingest
 import (
 	"context"
 	"fmt"
-	"maps"
+	"slices"
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/store"
 )
 
-// worker deals with one batch after the other.
+// worker deals with one batch after the other. What it needs for that it keeps,
+// so that a batch like the one before leaves no garbage.
 type worker struct {
 	*ingester
 	packer *store.Packer
-	packed []byte // reused
-}
+	packed []byte
 
-// piece is a chunk of a batch that this worker has to care for.
-type piece struct {
-	id   chunk.ID
-	data []byte
+	mine    []int      // the chunks of the batch that this worker has to care for
+	ask     []chunk.ID // their IDs
+	missing []int      // those that the store lacks
+	sizes   []int64    // packed; of mine
 }
 
 // do hashes the chunks of b and puts those that the store lacks.
 func (w *worker) do(ctx context.Context, b *batch) error {
-	ids := make([]chunk.ID, len(b.ends))
-	pieces := make([]piece, len(b.ends))
-	start := 0
-	for i, end := range b.ends {
-		data := b.data[start:end]
-		ids[i] = w.alg.Sum(data)
-		pieces[i] = piece{id: ids[i], data: data}
-		start = end
-	}
-	total := Count{Chunks: len(ids), Bytes: int64(len(b.data))}
+	b.ids = slices.Grow(b.ids[:0], len(b.chunks))[:len(b.chunks)]
+	w.alg.SumAll(b.ids, b.chunks)
+
 	var put Count
 	var packed int64
-	sizes := make(map[chunk.ID]int64)
+	w.mine, w.sizes = w.mine[:0], w.sizes[:0]
 	if w.writer != nil {
-		mine := w.claim(pieces)
-		missing, err := w.missing(ctx, mine)
-		if err != nil {
+		w.claim(b)
+		if err := w.look(ctx, b); err != nil {
 			return err
 		}
-		for _, p := range missing {
-			n, err := w.put(ctx, p)
-			if err != nil {
+		for _, i := range w.missing {
+			p := w.packer.Pack(w.packed, b.chunks[i])
+			w.packed = p.Data
+			if err := w.writer.Put(ctx, b.ids[i], p); err != nil {
 				return err
 			}
 			put.Chunks++
-			put.Bytes += int64(len(p.data))
-			packed += n
+			put.Bytes += int64(len(b.chunks[i]))
+			packed += int64(len(p.Data))
 		}
 		if w.statter != nil {
 			// Asked of all: another writer may have been faster, with another size.
-			for _, p := range mine {
-				if sizes[p.id], err = w.statter.StoredSize(ctx, p.id); err != nil {
+			for _, i := range w.mine {
+				n, err := w.statter.StoredSize(ctx, b.ids[i])
+				if err != nil {
 					return err
 				}
+				w.sizes = append(w.sizes, n)
 			}
 		}
 	}
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for len(w.ids) <= b.serial {
-		w.ids = append(w.ids, nil)
+	for i, id := range b.ids {
+		w.index.Chunks[b.first+i].ID = id
 	}
-	w.ids[b.serial] = ids
-	maps.Copy(w.sizes, sizes)
+	for k, n := range w.sizes {
+		w.ingester.sizes[b.ids[w.mine[k]]] = n
+	}
 	r := &w.result
 	r.New.Chunks += put.Chunks
 	r.New.Bytes += put.Bytes
-	r.Reused.Chunks += total.Chunks - put.Chunks
-	r.Reused.Bytes += total.Bytes - put.Bytes
+	r.Reused.Chunks += len(b.chunks) - put.Chunks
+	r.Reused.Bytes += int64(b.whole) - put.Bytes
 	r.Packed += packed
-	w.done += total.Bytes
+	w.done += int64(b.whole)
 	if w.progress != nil {
 		w.progress(w.done)
 	}
 	return nil
 }
 
-// claim returns those of pieces that no worker has taken on yet; they are this
-// worker's from now on.
-func (w *worker) claim(pieces []piece) []piece {
+// claim sets mine to those chunks of b that no worker has taken on yet; they are
+// this worker's from now on.
+func (w *worker) claim(b *batch) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	mine := make([]piece, 0, len(pieces))
-	for _, p := range pieces {
-		if _, taken := w.sizes[p.id]; !taken {
-			w.sizes[p.id] = 0
-			mine = append(mine, p)
+	for i, id := range b.ids {
+		if _, taken := w.ingester.sizes[id]; !taken {
+			w.ingester.sizes[id] = 0
+			w.mine = append(w.mine, i)
 		}
 	}
-	return mine
 }
 
-// missing returns those of pieces that the store does not have, asking once.
-func (w *worker) missing(ctx context.Context, pieces []piece) ([]piece, error) {
-	if w.checker == nil || len(pieces) == 0 {
-		return pieces, nil
+// look sets missing to those of mine that the store does not have, asking once.
+func (w *worker) look(ctx context.Context, b *batch) error {
+	w.missing = w.missing[:0]
+	if w.checker == nil || len(w.mine) == 0 {
+		w.missing = append(w.missing, w.mine...)
+		return nil
 	}
-	ask := make([]chunk.ID, len(pieces))
-	for i, p := range pieces {
-		ask[i] = p.id
+	w.ask = w.ask[:0]
+	for _, i := range w.mine {
+		w.ask = append(w.ask, b.ids[i])
 	}
-	ids, err := w.checker.Missing(ctx, ask)
+	ids, err := w.checker.Missing(ctx, w.ask)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var missing []piece
-	for _, p := range pieces { // ids are in the order of pieces
-		if len(ids) > 0 && p.id == ids[0] {
-			missing, ids = append(missing, p), ids[1:]
+	for _, i := range w.mine { // ids are in the order of mine
+		if len(ids) > 0 && b.ids[i] == ids[0] {
+			w.missing, ids = append(w.missing, i), ids[1:]
 		}
 	}
 	if len(ids) > 0 {
-		return nil, fmt.Errorf("the store misses chunk %s, which it was not asked for", ids[0])
+		return fmt.Errorf("the store misses chunk %s, which it was not asked for", ids[0])
 	}
-	return missing, nil
-}
-
-// put compresses and stores p and returns its packed size.
-func (w *worker) put(ctx context.Context, p piece) (int64, error) {
-	c := w.packer.Pack(w.packed, p.data)
-	w.packed = c.Data
-	return int64(len(c.Data)), w.writer.Put(ctx, p.id, c)
+	return nil
 }
