@@ -15,7 +15,7 @@ import (
 func TestAllocations(t *testing.T) {
 	b := append(noise(30_000), bytes.Repeat([]byte("chunk "), 5000)...)
 	id, size := chunk.SHA512_256.Sum(b), uint64(len(b))
-	packer := store.NewPacker(0, size)
+	packer := store.NewPacker(store.Zstd, size)
 	p := packer.Pack(nil, b)
 	dst := make([]byte, 0, size)
 	unpacks := testing.AllocsPerRun(100, func() {

@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math/bits"
 	"slices"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
+	"github.com/ociv2-sync/ociv2-sync/internal/xz"
 )
 
 // The first bytes by which the compression of a .cacnk file is told
@@ -37,9 +37,8 @@ func MaxPacked(size uint64) int64 {
 // result uses dst's storage, whatever its length, if the capacity is enough,
 // and is never part of p. p.Data must be one compressed frame and nothing else.
 //
-// The error names the chunk and wraps [ErrCorrupt], or [errors.ErrUnsupported]
-// when the compression is one of casync's that this package does not read.
-// Nothing is decompressed beyond size. Unpack may be called from several
+// The error names the chunk and wraps [ErrCorrupt]. Nothing is decompressed
+// beyond size. Unpack may be called from several
 // goroutines at once.
 func Unpack(dst []byte, p Packed, alg chunk.Algorithm, id chunk.ID, size uint64) ([]byte, error) {
 	out, err := expand(dst[:0], p, size)
@@ -68,9 +67,13 @@ func expand(dst []byte, p Packed, size uint64) ([]byte, error) {
 	case bytes.HasPrefix(p.Data, magicZstd):
 		return expandZstd(dst, p.Data, size)
 	case bytes.HasPrefix(p.Data, magicXZ):
-		return nil, fmt.Errorf("xz compression: %w", errors.ErrUnsupported)
+		out, err := xz.Expand(dst, p.Data, int(size))
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
+		return out, nil
 	case bytes.HasPrefix(p.Data, magicGzip):
-		return nil, fmt.Errorf("gzip compression: %w", errors.ErrUnsupported)
+		return expandGzip(dst, p.Data, size)
 	}
 	return nil, fmt.Errorf("%w: neither zstd nor xz nor gzip (%d bytes)", ErrCorrupt, len(p.Data))
 }
@@ -143,35 +146,4 @@ func zstdFrame(data []byte) (blocks int, err error) {
 		return 0, fmt.Errorf("%d bytes after the frame", len(rest))
 	}
 	return blocks, nil
-}
-
-// Packer compresses chunks for a store. It may be used by several goroutines at
-// once, which then wait for each other.
-type Packer struct{ enc *zstd.Encoder }
-
-// NewPacker returns a Packer for chunks of up to maxSize bytes; larger ones
-// merely compress less well. Memory is about 4 times maxSize. The level is
-// zstd's (1 to 22), 0 means casync's default, 3.
-func NewPacker(level int, maxSize uint64) *Packer {
-	if level == 0 {
-		level = 3
-	}
-	// The window need not exceed the chunk; the encoder's buffers follow it.
-	window := 1 << bits.Len64(min(max(maxSize, 2), 8<<20)-1)
-	enc, err := zstd.NewWriter(nil,
-		zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),
-		zstd.WithWindowSize(max(window, zstd.MinWindowSize)),
-		zstd.WithEncoderConcurrency(1),
-		zstd.WithLowerEncoderMem(true),
-		zstd.WithEncoderCRC(false)) // the chunk's ID says more
-	if err != nil {
-		panic(err) // these options are valid
-	}
-	return &Packer{enc: enc}
-}
-
-// Pack returns b as one zstd frame. The result uses dst's storage if its
-// capacity is enough. b must not be empty: there are no empty chunks.
-func (p *Packer) Pack(dst, b []byte) Packed {
-	return Packed{Form: Compressed, Data: p.enc.EncodeAll(b, dst[:0])}
 }

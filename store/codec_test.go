@@ -43,9 +43,9 @@ func noise(n int) []byte {
 func TestUnpackCasync(t *testing.T) {
 	want := read(t, "chunk")
 	id, size := chunk.SHA512_256.Sum(want), uint64(len(want))
-	for name, wantErr := range map[string]error{"chunk-zstd.cacnk": nil, "chunk-xz.cacnk": errors.ErrUnsupported, "chunk-gzip.cacnk": errors.ErrUnsupported} {
+	for _, name := range []string{"chunk-zstd.cacnk", "chunk-xz.cacnk", "chunk-gzip.cacnk"} {
 		got, err := store.Unpack(nil, store.Packed{Data: read(t, name)}, chunk.SHA512_256, id, size)
-		if !errors.Is(err, wantErr) || err == nil && !bytes.Equal(got, want) {
+		if err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
 	}
@@ -56,9 +56,9 @@ func TestUnpackCasync(t *testing.T) {
 }
 
 func TestPackUnpack(t *testing.T) {
-	for _, level := range []int{0, 1, 3, 9, 19} {
+	for _, form := range []store.Compression{store.Zstd, store.XZ, store.Gzip} {
 		for _, maxSize := range []uint64{1, 1000, 256 << 10} {
-			packer := store.NewPacker(level, maxSize)
+			packer := store.NewPacker(form, maxSize)
 			for _, n := range []int{1, 2, 255, 1023, 1024, 1025, 100_000, 128 << 10, 256 << 10, 700_000} {
 				for _, b := range [][]byte{noise(n), make([]byte, n), bytes.Repeat([]byte("text "), n/5+1)[:n]} {
 					id := chunk.SHA256.Sum(b)
@@ -68,7 +68,7 @@ func TestPackUnpack(t *testing.T) {
 					}
 					got, err := store.Unpack(nil, p, chunk.SHA256, id, uint64(n))
 					if err != nil || !bytes.Equal(got, b) {
-						t.Errorf("level %d, max %d: %d bytes: %v", level, maxSize, n, err)
+						t.Errorf("%v, max %d: %d bytes: %v", form, maxSize, n, err)
 					}
 				}
 			}
@@ -80,7 +80,7 @@ func TestPackUnpack(t *testing.T) {
 func TestUnpackRefuses(t *testing.T) {
 	b := bytes.Repeat([]byte("chunk "), 1000)
 	id, size := chunk.SHA512_256.Sum(b), uint64(len(b))
-	good := store.NewPacker(0, size).Pack(nil, b).Data
+	good := store.NewPacker(store.Zstd, size).Pack(nil, b).Data
 	crc, err := zstd.NewWriter(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -105,9 +105,9 @@ func TestUnpackRefuses(t *testing.T) {
 		"nothing": nil, "raw bytes": b, "magic alone": good[:4], "cut short": good[:len(good)-1], "trailing byte": append(slices.Clone(good), 0),
 		"two frames": slices.Concat(good, good), "skippable after": slices.Concat(good, skippable), "skippable before": slices.Concat(skippable, good),
 		"empty frame": empty, "empty frame before": slices.Concat(empty, good), "wrong checksum": badCRC, "bomb": bomb,
-		"another chunk": store.NewPacker(0, size).Pack(nil, bytes.Repeat([]byte("CHUNK "), 1000)).Data,
-		"a longer one":  store.NewPacker(0, size).Pack(nil, append(b[:len(b):len(b)], 'x')).Data,
-		"a shorter one": store.NewPacker(0, size).Pack(nil, b[:len(b)-1]).Data,
+		"another chunk": store.NewPacker(store.Zstd, size).Pack(nil, bytes.Repeat([]byte("CHUNK "), 1000)).Data,
+		"a longer one":  store.NewPacker(store.Zstd, size).Pack(nil, append(b[:len(b):len(b)], 'x')).Data,
+		"a shorter one": store.NewPacker(store.Zstd, size).Pack(nil, b[:len(b)-1]).Data,
 	} {
 		if err := unpack(store.Packed{Data: data}, size); !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), id.String()) {
 			t.Errorf("%s: %v", name, err)
@@ -126,17 +126,58 @@ func TestUnpackRefuses(t *testing.T) {
 	}
 }
 
+// The same for the other compressions: one stream, of the right length.
+func TestUnpackRefusesOthers(t *testing.T) {
+	b := bytes.Repeat([]byte("chunk "), 1000)
+	id, size := chunk.SHA512_256.Sum(b), uint64(len(b))
+	for _, form := range []store.Compression{store.XZ, store.Gzip} {
+		packer := store.NewPacker(form, size)
+		good := packer.Pack(nil, b).Data
+		changed := slices.Clone(good)
+		changed[len(changed)/2] ^= 1
+		for name, data := range map[string][]byte{
+			"cut short": good[:len(good)-1], "trailing byte": append(slices.Clone(good), 0), "zeros after": append(slices.Clone(good), 0, 0, 0, 0),
+			"twice": slices.Concat(good, good), "changed": changed, "half": good[:len(good)/2], "magic alone": good[:6],
+			"another chunk": packer.Pack(nil, bytes.Repeat([]byte("CHUNK "), 1000)).Data,
+			"a longer one":  packer.Pack(nil, append(b[:len(b):len(b)], 'x')).Data,
+			"a shorter one": packer.Pack(nil, b[:len(b)-1]).Data,
+			"a bomb":        packer.Pack(nil, make([]byte, 10<<20)).Data,
+		} {
+			_, err := store.Unpack(nil, store.Packed{Data: data}, chunk.SHA512_256, id, size)
+			if !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), id.String()) {
+				t.Errorf("%v, %s: %v", form, name, err)
+			}
+		}
+		for _, wrong := range []uint64{0, 1, size - 1, size + 1, chunk.MaxSize} {
+			if _, err := store.Unpack(nil, store.Packed{Data: good}, chunk.SHA512_256, id, wrong); !errors.Is(err, store.ErrCorrupt) {
+				t.Errorf("%v as %d bytes: %v", form, wrong, err)
+			}
+		}
+	}
+}
+
+func TestParseCompression(t *testing.T) {
+	for _, name := range []string{"zstd", "xz", "gzip"} {
+		if c, err := store.ParseCompression(name); err != nil || c.String() != name {
+			t.Errorf("%s: %v, %v", name, c, err)
+		}
+	}
+	if _, err := store.ParseCompression("lz4"); err == nil {
+		t.Error("lz4 is none")
+	}
+}
+
 // Whatever bytes come, Unpack returns the chunk or an error.
 func FuzzUnpack(f *testing.F) {
 	for _, name := range []string{"chunk-zstd.cacnk", "chunk-xz.cacnk", "chunk-gzip.cacnk"} {
 		f.Add(read(f, name), uint32(302))
 	}
-	f.Add(store.NewPacker(0, 1000).Pack(nil, make([]byte, 500)).Data, uint32(500))
+	f.Add(store.NewPacker(store.Zstd, 1000).Pack(nil, make([]byte, 500)).Data, uint32(500))
 	f.Fuzz(func(t *testing.T, data []byte, size uint32) {
 		p := store.Packed{Data: data}
 		var id chunk.ID
 		got, err := store.Unpack(nil, p, chunk.SHA512_256, id, uint64(size))
-		if !errors.Is(err, store.ErrCorrupt) && !errors.Is(err, errors.ErrUnsupported) || got != nil {
+		if !errors.Is(err, store.ErrCorrupt) || got != nil {
 			t.Errorf("%d bytes, %v", len(got), err)
 		}
 		// Were its digest the right one, it would be a zstd frame to others too.
@@ -159,7 +200,7 @@ func FuzzUnpack(f *testing.F) {
 func BenchmarkUnpack(b *testing.B) {
 	raw := append(noise(16<<10), bytes.Repeat([]byte("some text that compresses "), 2000)...)
 	id, size := chunk.SHA512_256.Sum(raw), uint64(len(raw))
-	p := store.NewPacker(0, size).Pack(nil, raw)
+	p := store.NewPacker(store.Zstd, size).Pack(nil, raw)
 	b.SetBytes(int64(size))
 	b.ReportAllocs()
 	var dst []byte

@@ -8,13 +8,15 @@ import (
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
+	"github.com/ociv2-sync/ociv2-sync/store"
 )
 
 type makeOptions struct {
-	features  featureFlags
-	store     string
-	chunkSize string
-	what      string
+	features    featureFlags
+	store       string
+	chunkSize   string
+	compression string
+	what        string
 }
 
 func newMakeCommand(a *app) *cobra.Command {
@@ -38,6 +40,7 @@ whole stream is printed.`,
 	f := cmd.Flags()
 	f.StringVar(&o.store, "store", "", "`DIR` of the chunk store (default default.castr beside OUTPUT)")
 	f.StringVar(&o.chunkSize, "chunk-size", "auto", "`SIZE` of chunks in bytes: AVG, MIN:AVG:MAX or auto, with K, M or G")
+	f.StringVar(&o.compression, "compression", "zstd", "`COMPRESSION` of new chunks: zstd, xz or gzip")
 	f.StringVar(&o.what, "what", "", "`WHAT` to make, whatever OUTPUT ends in: archive, archive-index or blob-index")
 	return cmd
 }
@@ -63,6 +66,9 @@ func (a *app) runMake(cmd *cobra.Command, args []string, o *makeOptions) error {
 		return err
 	}
 	if opts.Params, err = chunk.ParseParams(o.chunkSize); err != nil {
+		return usageError{err}
+	}
+	if opts.Compression, err = store.ParseCompression(o.compression); err != nil {
 		return usageError{err}
 	}
 	if opts.Store == "" {

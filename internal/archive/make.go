@@ -12,6 +12,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/ingest"
 	"github.com/ociv2-sync/ociv2-sync/internal/pipe"
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
+	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/store/local"
 )
 
@@ -26,6 +27,8 @@ type MakeOptions struct {
 	// Store is the directory of the chunk store for an index, made if it is
 	// not there.
 	Store string
+	// Compression is that of the chunks that the store lacks.
+	Compression store.Compression
 	// Shift is applied to the owners of an archive.
 	Shift tree.IDShift
 	// Jobs is the number of chunks worked on at a time; 0 means GOMAXPROCS.
@@ -57,7 +60,7 @@ func Make(ctx context.Context, source, output string, stdout io.Writer, opts Mak
 	}
 	defer st.Close()
 	in := ingest.Options{
-		Params: opts.Params, FeatureFlags: uint64(opts.Flags), Store: st, Jobs: opts.Jobs, Digest: true, Progress: opts.Progress,
+		Params: opts.Params, FeatureFlags: uint64(opts.Flags), Store: st, Compression: opts.Compression, Jobs: opts.Jobs, Digest: true, Progress: opts.Progress,
 	}
 	made := &Made{}
 	if opts.Kind == BlobIndex {

@@ -26,7 +26,7 @@ var edges = map[string][]string{
 	"caibx": {"chunk"},
 	"toc":   {"chunk", "catar"},
 
-	"store":           {"chunk"},
+	"store":           {"chunk", "internal/xz"},
 	"store/local":     {"chunk", "store", "internal/durable"},
 	"store/httpstore": {"chunk", "store"},
 	"store/storetest": {"chunk", "store"},
@@ -47,8 +47,9 @@ var edges = map[string][]string{
 	"internal/multihash": {},
 	"internal/pipe":      {},
 	"internal/stores":    {"store", "store/httpstore", "store/local"},
-	"internal/archive":   {"chunk", "caibx", "catar", "store/httpstore", "store/local", "internal/assemble", "internal/durable", "internal/ingest", "internal/pipe", "internal/stores", "internal/tree"},
+	"internal/archive":   {"chunk", "caibx", "catar", "store", "store/httpstore", "store/local", "internal/assemble", "internal/durable", "internal/ingest", "internal/pipe", "internal/stores", "internal/tree"},
 	"internal/transfer":  {"chunk", "catar", "toc", "store", "store/httpstore", "store/local", "seed", "translate", "internal/assemble", "internal/catalogue", "internal/durable", "internal/ingest", "internal/ocisrc", "internal/pipe", "internal/repo", "internal/root", "internal/stores", "internal/tree"},
+	"internal/xz":        {},
 
 	"internal/archtest": {},
 	"internal/testutil": {},

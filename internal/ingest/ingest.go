@@ -45,8 +45,8 @@ type Options struct {
 	// [store.Checker] saves it what it has, and being a [store.Statter] gives
 	// Result.Stored. nil makes the index alone.
 	Store store.Store
-	// Level is the compression level of [store.NewPacker].
-	Level int
+	// Compression is that of the chunks that the store lacks.
+	Compression store.Compression
 	// Jobs is the number of workers. 0 means one for each processor.
 	Jobs int
 	// Digest asks for the digest of the whole stream, in the same pass.
@@ -134,7 +134,7 @@ func Stream(ctx context.Context, r io.Reader, o Options) (*Result, error) {
 		g.Go(func() error {
 			w := worker{ingester: s}
 			if s.writer != nil {
-				w.packer = store.NewPacker(o.Level, o.Params.Max)
+				w.packer = store.NewPacker(o.Compression, o.Params.Max)
 			}
 			for b := range work {
 				if err := w.do(gctx, b); err != nil {
