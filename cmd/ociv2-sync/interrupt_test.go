@@ -58,13 +58,13 @@ func (tr *trap) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	tr.mu.Lock()
 	tr.n++
 	now := tr.n == tr.at
-	tr.mu.Unlock()
 	if now {
-		tr.hit()
-		if tr.stall {
-			<-r.Context().Done()
-			return
-		}
+		tr.hit() // later requests wait for it
+	}
+	tr.mu.Unlock()
+	if now && tr.stall {
+		<-r.Context().Done()
+		return
 	}
 	count := &countingWriter{ResponseWriter: w}
 	tr.files.ServeHTTP(count, r)
