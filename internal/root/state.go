@@ -319,9 +319,21 @@ func (r *Root) Tree(manifest digest.Digest) (*Tree, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("root: %w", err)
 	}
+	rootfs := filepath.Join(dir, rootfsDir)
+	fi, err := os.Lstat(rootfs)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) { // pruned since
+			return nil, fmt.Errorf("root: tree %s: %w", manifest, ErrNotFound)
+		}
+	}
+	if err == nil && !fi.IsDir() || errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("root: tree %s: %w: there is no %s", manifest, ErrCorrupt, rootfs)
+	} else if err != nil {
+		return nil, fmt.Errorf("root: %w", err)
+	}
 	return &Tree{
 		Manifest: manifest, Config: f.Config, TOC: f.TOC,
-		RootFS: filepath.Join(dir, rootfsDir), TOCPath: r.blobPath(f.TOC),
+		RootFS: rootfs, TOCPath: r.blobPath(f.TOC),
 	}, nil
 }
 
