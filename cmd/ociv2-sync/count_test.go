@@ -76,7 +76,7 @@ func TestPullTransfersWhatPlanSays(t *testing.T) {
 			for i, arg := range tt.args {
 				tt.args[i] = strings.Replace(arg, "DEST", filepath.Join(t.TempDir(), "dest"), 1)
 			}
-			check := unchanged(t, d.root)
+			check := unchanged(t, d.state()...)
 			nginx.Reset()
 			plan := d.plan(tt.args...)
 			meta := plan.Sources[len(plan.Sources)-1]

@@ -113,6 +113,16 @@ func (r result) errorLine(t testing.TB) string {
 	return found[0]
 }
 
+// state is what of the root makes images and brings them about. The rest, what
+// it remembers of seeds, may change at any time.
+func (d *device) state() []string {
+	var paths []string
+	for _, dir := range []string{"images", "trees", "refs", "blobs", "tmp", "chunks.castr"} {
+		paths = append(paths, filepath.Join(d.root, dir))
+	}
+	return paths
+}
+
 // path is where the root shows an image.
 func (d *device) path(image string) string {
 	return filepath.Join(d.root, "images", strings.ReplaceAll(image, ":", "/"))

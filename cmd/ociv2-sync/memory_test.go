@@ -97,7 +97,7 @@ func TestMemory(t *testing.T) {
 	}
 	const pushLimit, pullLimit = 256 << 20, 96 << 20
 	var push, pull, full, again, source [2]int64
-	for i, megs := range []int{80, 320} {
+	for i, megs := range []int{60, 240} {
 		dir := t.TempDir()
 		tree := filepath.Join(dir, "tree")
 		buildSized(t, tree, megs)
@@ -118,7 +118,7 @@ func TestMemory(t *testing.T) {
 		peak  [2]int64
 		limit int64
 	}{{"push", push, pushLimit}, {"pull", pull, pullLimit}, {"pull from a seed", again, pullLimit}, {"make", source, pushLimit}, {"extract", full, pullLimit}} {
-		t.Logf("%s: %d MB for 80 MB, %d MB for 320 MB", tt.name, tt.peak[0]>>20, tt.peak[1]>>20)
+		t.Logf("%s: %d MB for 60 MB, %d MB for 240 MB", tt.name, tt.peak[0]>>20, tt.peak[1]>>20)
 		for _, p := range tt.peak {
 			if p > tt.limit {
 				t.Errorf("%s: %d bytes, at most %d are allowed", tt.name, p, tt.limit)

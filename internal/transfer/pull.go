@@ -83,8 +83,13 @@ func Pull(ctx context.Context, ref repo.Ref, opts PullOptions, announce func(*Pr
 			return nil, err
 		}
 		out.Path = img.Path
+		// The image is in its place; that an old one cannot be removed, because
+		// something in the root is damaged, is no reason to say that it is not.
 		if out.Pruned, err = w.Prune(ctx); err != nil {
-			return nil, err
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			p.opts.Logger.Warn("what no image needs is not removed", "root", opts.Root, "reason", err)
 		}
 	}
 	return out, w.ClearChunkCache()

@@ -199,6 +199,24 @@ func TestDamagedRoot(t *testing.T) {
 	}
 }
 
+// TestDamagedPredecessor has an image that is kept for rollback be damaged, which
+// does not stand in the way of the next.
+func TestDamagedPredecessor(t *testing.T) {
+	dir := t.TempDir()
+	_, ref := publish(t, dir, 1)
+	opts := newOptions(t)
+	out, err := Pull(t.Context(), ref, opts, nil)
+	must(t, err)
+	old := resolve(t, out.Path)
+	tree, _ := publish(t, dir, 2)
+	_, err = Push(t.Context(), "rootfs:"+tree, ref, PushOptions{})
+	must(t, err)
+	must(t, os.RemoveAll(old))
+	out, err = Pull(t.Context(), ref, opts, nil)
+	must(t, err)
+	testutil.CompareTrees(t, tree, resolve(t, out.Path))
+}
+
 func TestPrepareChangesNothing(t *testing.T) {
 	_, ref := publish(t, t.TempDir(), 1)
 	opts := newOptions(t)
