@@ -87,12 +87,22 @@ separated by colons.
 		newPushCommand, newPullCommand, newPlanCommand, newImagesCommand,
 		newRollbackCommand, newSeedCommand, newServeCommand,
 	} {
-		sub := add(a)
-		sub.Long += "\n\n" + exitHelp
-		if sub.Args != nil {
-			sub.Args = usageArgs(sub.Args)
-		}
-		cmd.AddCommand(sub)
+		cmd.AddCommand(finish(add(a)))
+	}
+	return cmd
+}
+
+// finish gives a command and those below it what all have in common.
+func finish(cmd *cobra.Command) *cobra.Command {
+	if cmd.Long == "" {
+		cmd.Long = cmd.Short + "."
+	}
+	cmd.Long += "\n\n" + exitHelp
+	if cmd.Args != nil {
+		cmd.Args = usageArgs(cmd.Args)
+	}
+	for _, sub := range cmd.Commands() {
+		finish(sub)
 	}
 	return cmd
 }

@@ -69,7 +69,7 @@ func advice(err error) string {
 		{repo.ErrOutside, "--allow-store accepts it, if you trust it"},
 		{transfer.ErrBudget, "raise --max-bytes, or add a --seed that has more of the image"},
 		{transfer.ErrSpace, "free some space, or pull to another filesystem"},
-		{store.ErrNetwork, "what was fetched is kept: run it again to go on"},
+		{store.ErrNetwork, "try again; a pull goes on with what it has fetched"},
 		{root.ErrNotRoot, "--root names a directory for images that is empty or made by this program"},
 	} {
 		if errors.Is(err, a.target) {

@@ -18,9 +18,7 @@ func newSeedCommand(a *app) *cobra.Command {
 			return usageError{fmt.Errorf("no command given; see %s --help", cmd.CommandPath())}
 		},
 	}
-	index := newSeedIndexCommand(a)
-	index.Args = usageArgs(index.Args)
-	cmd.AddCommand(index)
+	cmd.AddCommand(newSeedIndexCommand(a))
 	return cmd
 }
 
