@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -96,10 +97,9 @@ func cutPull(t *testing.T, ref repo.Ref, opts PullOptions) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	var sum int64
-	opts.Jobs = 1 // Progress is called by one goroutine then
+	var sum atomic.Int64
 	opts.Progress = func(received, _ int64) {
-		if sum += received; sum > files*100<<10/2 {
+		if sum.Add(received) > files*100<<10/2 {
 			cancel()
 		}
 	}
