@@ -542,3 +542,38 @@ func TestDamagedArchives(t *testing.T) {
 		}
 	}
 }
+
+// TestDamagedSourceArchives pushes archives of images that are damaged.
+func TestDamagedSourceArchives(t *testing.T) {
+	src := filepath.Join(t.TempDir(), "layout")
+	layout(t, src, layer(t, 0, plainTree()))
+	archive := filepath.Join(t.TempDir(), "image.tar")
+	if out, err := exec.CommandContext(t.Context(), testutil.Tool(t, "tar"), "-C", src, "-cf", archive, "index.json", "oci-layout", "blobs").CombinedOutput(); err != nil {
+		t.Fatalf("tar: %v\n%s", err, out)
+	}
+	good, err := os.ReadFile(archive)
+	must(t, err)
+	d := newDevice(t)
+	repo := filepath.Join(t.TempDir(), "repo")
+	d.must("push", "oci-archive:"+archive+":v1", repo+"/app:1")
+	for name, bad := range map[string][]byte{
+		"empty": {}, "cut early": good[:700], "cut in a blob": good[:len(good)/2], "garbage": bytes.Repeat([]byte("garbage "), 1000),
+		"zeros": make([]byte, 10240),
+	} {
+		for _, kind := range []string{"oci-archive", "docker-archive"} {
+			t.Run(kind+" "+name, func(t *testing.T) {
+				path := filepath.Join(t.TempDir(), "bad.tar")
+				must(t, os.WriteFile(path, bad, 0o644))
+				check := unchanged(t, repo)
+				r := (&device{t: t, root: d.root}).run("push", "-q", kind+":"+path, repo+"/app:2")
+				if r.code != exitCorrupt && r.code != exitNotFound {
+					t.Errorf("exit code %d; %s", r.code, r.stderr)
+				}
+				if line := r.errorLine(t); !strings.Contains(line, "bad.tar") && !strings.Contains(line, "layer") {
+					t.Errorf("the message does not say what is wrong: %s", line)
+				}
+				check()
+			})
+		}
+	}
+}
