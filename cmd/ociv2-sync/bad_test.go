@@ -15,6 +15,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/internal/testutil"
 )
 
@@ -257,16 +258,8 @@ func TestDamagedObjects(t *testing.T) {
 // only reports whether a chunk holds bytes of one image's files alone: it is in
 // that image's index and in no other.
 func (l *lab) only(chunkPath, tag string) bool {
-	var id [32]byte
-	if _, err := fmt.Sscanf(strings.TrimSuffix(filepath.Base(chunkPath), ".cacnk"), "%x", new([]byte)); err != nil {
-		return false
-	}
-	raw := strings.TrimSuffix(filepath.Base(chunkPath), ".cacnk")
-	for i := range id {
-		if _, err := fmt.Sscanf(raw[2*i:2*i+2], "%02x", &id[i]); err != nil {
-			return false
-		}
-	}
+	id, err := chunk.ParseID(strings.TrimSuffix(filepath.Base(chunkPath), ".cacnk"))
+	must(l.t, err)
 	for _, other := range []string{"old", "new", "other"} {
 		b, err := os.ReadFile(l.repo + "/app/" + other + ".caidx")
 		must(l.t, err)
