@@ -1,11 +1,15 @@
 package pipe
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"go.uber.org/goleak"
 )
@@ -27,6 +31,28 @@ func TestRun(t *testing.T) {
 	})
 	if err != nil || string(got) != "text" {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// Whatever the sizes of the steps, the bytes are the same.
+func TestRunSizes(t *testing.T) {
+	want := []byte(strings.Repeat("0123456789abcde", 100_000))
+	for _, step := range []int{7, 4096, blockSize, blockSize + 1, len(want)} {
+		var got []byte
+		err := Run(t.Context(), func(_ context.Context, w io.Writer) error {
+			for b := range slices.Chunk(want, step) {
+				if n, err := w.Write(b); n != len(b) || err != nil {
+					return fmt.Errorf("wrote %d of %d: %w", n, len(b), err)
+				}
+			}
+			return nil
+		}, func(_ context.Context, r io.Reader) (err error) {
+			got, err = io.ReadAll(iotest.HalfReader(r))
+			return err
+		})
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("by %d: %d bytes, %v", step, len(got), err)
+		}
 	}
 }
 
