@@ -83,7 +83,8 @@ separated by colons.
 	f.StringVar(&a.progress, "progress", "auto", "`HOW` to show progress: auto, plain or none")
 	f.StringVarP(&a.logLevel, "log-level", "l", "warn", "`LEVEL` of the least severe message to print: debug, info, warn or error")
 	for _, add := range []func(*app) *cobra.Command{
-		newMakeCommand, newExtractCommand, newListCommand, newDigestCommand,
+		newMakeCommand, newExtractCommand, newListCommand, newMTreeCommand, newStatCommand,
+		newDigestCommand, newCatCommand, newDiffCommand,
 		newPushCommand, newPullCommand, newPlanCommand, newImagesCommand,
 		newRollbackCommand, newSeedCommand, newServeCommand,
 	} {

@@ -88,18 +88,29 @@ func (f *inputFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.stores, "store", nil, "chunk `STORE` of an index, a directory or URL; repeatable (default default.castr beside the index)")
 }
 
-// withInput calls use with the input of a casync verb.
-func (a *app) withInput(cmd *cobra.Command, name string, f *inputFlags, flags catar.Flags, use func(*archive.Input) error) error {
+// withInput calls use with the input of a casync verb: INPUT [SUBPATH].
+func (a *app) withInput(cmd *cobra.Command, args []string, f *inputFlags, flags catar.Flags, use func(*archive.Input) error) error {
 	client := a.client()
 	defer client.Close()
-	in, err := archive.Open(cmd.Context(), name, archive.OpenOptions{
+	in, err := archive.Open(cmd.Context(), arg(args, 0, "."), archive.OpenOptions{
 		Stdin: os.Stdin, Stores: f.stores, Client: client, Jobs: a.jobs, Flags: flags,
 	})
 	if err != nil {
 		return err
 	}
 	defer in.Close()
+	if err := in.Enter(cmd.Context(), arg(args, 1, "")); err != nil {
+		return err
+	}
 	return use(in)
+}
+
+// arg returns an argument, or what stands for it when it is not given.
+func arg(args []string, i int, missing string) string {
+	if i < len(args) {
+		return args[i]
+	}
+	return missing
 }
 
 // client returns the HTTP client of this run.

@@ -21,18 +21,20 @@ type extractOptions struct {
 func newExtractCommand(a *app) *cobra.Command {
 	o := extractOptions{delete: true, punchHoles: true}
 	cmd := &cobra.Command{
-		Use:   "extract INPUT [PATH]",
+		Use:   "extract INPUT [PATH [SUBPATH]]",
 		Short: "Extract a casync archive or blob",
 		Long: `Extract makes the directory PATH what an archive (.catar, or - for standard
 input) or the index of one (.caidx) says, or writes the file PATH from the index
-of a blob (.caibx). An index may be a URL. A directory that is not there appears
+of a blob (.caibx). The input may be a URL. With SUBPATH that node alone, with
+all below it, is extracted into PATH, under its name; of an index only the chunks
+that it needs are fetched. A directory that is not there appears
 when it is complete; one that is there is changed in place, and what the archive
 does not have is deleted from it unless --delete=no.`,
 		Example: `  ociv2-sync extract tree.caidx /srv/tree
   ociv2-sync extract --store=https://images.example/default.castr \
       https://images.example/app/v1.caidx /srv/app
   ociv2-sync extract disk.caibx disk.img`,
-		Args: cobra.RangeArgs(1, 2),
+		Args: cobra.RangeArgs(1, 3),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runExtract(cmd, args, &o) },
 	}
 	o.input.add(cmd)
@@ -46,15 +48,13 @@ does not have is deleted from it unless --delete=no.`,
 }
 
 func (a *app) runExtract(cmd *cobra.Command, args []string, o *extractOptions) error {
-	dest := "."
-	if len(args) > 1 {
-		dest = args[1]
-	}
+	dest := arg(args, 1, ".")
+	input := []string{args[0], arg(args, 2, "")}
 	flags, err := catar.ParseNames(o.with, o.without)
 	if err != nil {
 		return usageError{err}
 	}
-	return a.withInput(cmd, args[0], &o.input, 0, func(in *archive.Input) error {
+	return a.withInput(cmd, input, &o.input, 0, func(in *archive.Input) error {
 		notes, err := archive.Extract(cmd.Context(), in, dest, tree.ExtractOptions{
 			Flags: flags, Umask: umask(), KeepOthers: !bool(o.delete),
 			PunchHoles: bool(o.punchHoles), UndoImmutable: bool(o.undoImmutable),

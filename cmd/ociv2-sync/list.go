@@ -16,33 +16,25 @@ func newListCommand(a *app) *cobra.Command {
 	var in inputFlags
 	var features featureFlags
 	cmd := &cobra.Command{
-		Use:   "list [INPUT]",
+		Use:   "list [INPUT [SUBPATH]]",
 		Short: "List what an archive, an index or a directory has",
 		Long: `List prints the mode and the path of every node of an archive (.catar, or - for
-standard input), of the index of one (.caidx), which may be a URL, or of a
-directory, as casync does.`,
+standard input), of the index of one (.caidx), or of a directory, as casync
+does: of all, or of SUBPATH and what is below it. The input may be a URL.`,
 		Example: `  ociv2-sync list tree.catar
   ociv2-sync list https://images.example/app/v1.caidx --store=https://images.example/default.castr`,
-		Args: cobra.MaximumNArgs(1),
+		Args: cobra.MaximumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			flags, err := features.flags()
 			if err != nil {
 				return err
 			}
-			return a.withInput(cmd, inputArg(args), &in, flags, func(in *archive.Input) error { return a.list(cmd, in) })
+			return a.withInput(cmd, args, &in, flags, func(in *archive.Input) error { return a.list(cmd, in) })
 		},
 	}
 	in.add(cmd)
 	features.add(cmd)
 	return cmd
-}
-
-// inputArg returns the input that is named, or the current directory.
-func inputArg(args []string) string {
-	if len(args) == 0 {
-		return "."
-	}
-	return args[0]
 }
 
 func (a *app) list(cmd *cobra.Command, in *archive.Input) error {

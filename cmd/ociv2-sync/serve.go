@@ -36,7 +36,7 @@ answered are, with exit code 0.`,
 		Example: `  ociv2-sync serve /srv/www/images --listen :8080`,
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.runServe(cmd.Context(), inputArg(args), listen)
+			return a.runServe(cmd.Context(), arg(args, 0, "."), listen)
 		},
 	}
 	cmd.Flags().StringVar(&listen, "listen", "localhost:8080", "`ADDRESS` and port to listen on")

@@ -16,14 +16,22 @@ import (
 
 // Extract makes the directory or the file at dest from an input. A directory
 // that is not there appears when it is complete; one that is there is changed
-// in place, as casync does. A file appears, or is replaced, when it is
-// complete. What the system did not let us restore is returned.
+// in place, as casync does. The node that Enter chose becomes a node of its name
+// in the directory, of which nothing else is changed. A file appears, or is
+// replaced, when it is complete. What the system did not let us restore is
+// returned.
 func Extract(ctx context.Context, in *Input, dest string, opts tree.ExtractOptions) ([]tree.Unrestored, error) {
 	if !in.IsArchive() {
 		return nil, writeOutput(dest, nil, func(w io.Writer) error { return in.WriteTo(ctx, w) })
 	}
+	opts.Below = in.sub != nil
 	var notes []tree.Unrestored
 	build := func(path string) error {
+		if opts.Below && path != dest { // nothing else gives the new directory its mode
+			if err := os.Chmod(path, 0o777&^fs.FileMode(opts.Umask)); err != nil {
+				return fmt.Errorf("archive: %w", err)
+			}
+		}
 		return in.Read(ctx, func(ctx context.Context, r io.Reader) (err error) {
 			dir, err := tree.OpenDir(path)
 			if err != nil {
@@ -45,10 +53,23 @@ func Extract(ctx context.Context, in *Input, dest string, opts tree.ExtractOptio
 	return nil, fmt.Errorf("archive: %w", err)
 }
 
-// Digest returns the digest of the whole stream, in hex.
+// Digest returns the digest of the whole stream, in hex, or of what Enter chose
+// of it: of a directory all its records, of a file its contents.
 func Digest(ctx context.Context, in *Input) (string, error) {
 	h := in.Algorithm.New()
-	if err := in.WriteTo(ctx, h); err != nil {
+	digest := in.WriteTo
+	if in.sub != nil {
+		err := walk(ctx, in, func(_ string, e *catar.Entry, _ *catar.Reader) error {
+			if !e.IsDir() {
+				digest = func(ctx context.Context, w io.Writer) error { return Cat(ctx, in, w) }
+			}
+			return errStop
+		})
+		if !errors.Is(err, errStop) {
+			return "", err
+		}
+	}
+	if err := digest(ctx, h); err != nil {
 		return "", err
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil

@@ -13,8 +13,15 @@ import (
 // List calls show with every node of an archive, in order, and its path,
 // "." for the root.
 func List(ctx context.Context, in *Input, show func(path string, e *catar.Entry) error) error {
+	return walk(ctx, in, func(path string, e *catar.Entry, _ *catar.Reader) error { return show(path, e) })
+}
+
+// walk calls visit with every node of an archive, in order, its path, "." for
+// the root, and the reader that gives its contents. The nodes know their place
+// in the whole archive, also when a part is read.
+func walk(ctx context.Context, in *Input, visit func(path string, e *catar.Entry, r *catar.Reader) error) error {
 	if !in.IsArchive() {
-		return fmt.Errorf("archive: %w: only archives and their indexes can be listed", ErrUsage)
+		return fmt.Errorf("archive: %w: %s is not an archive, an index of one or a directory", ErrUsage, in.name)
 	}
 	return in.Read(ctx, func(_ context.Context, r io.Reader) error {
 		cr := catar.NewReader(r)
@@ -29,14 +36,22 @@ func List(ctx context.Context, in *Input, show func(path string, e *catar.Entry)
 			}
 			path := "."
 			switch {
+			case e.Depth == 1 && in.sub != nil:
+				path = in.sub.path
 			case e.Depth == 1:
 				path = e.Name
 			case e.Depth > 1:
 				path = dirs[e.Depth-1] + "/" + e.Name
 			}
 			dirs = append(dirs[:e.Depth], path)
-			if err := show(path, e); err != nil {
-				return err
+			if in.sub != nil {
+				if e.Depth == 0 {
+					continue // is none of the archive's
+				}
+				e.Offset += in.sub.node.Start - uint64(len(in.sub.head))
+			}
+			if err := visit(path, e, cr); err != nil {
+				return in.fault(err)
 			}
 		}
 	})

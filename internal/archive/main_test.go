@@ -7,14 +7,16 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/ociv2-sync/ociv2-sync/catar"
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
 	"github.com/ociv2-sync/ociv2-sync/internal/testutil"
-	"github.com/ociv2-sync/ociv2-sync/internal/tree"
+	disk "github.com/ociv2-sync/ociv2-sync/internal/tree"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -109,13 +111,24 @@ func open(tb testing.TB, name string) *archive.Input {
 	return in
 }
 
+// everything are the options that restore all there is.
+func everything(tb testing.TB) disk.ExtractOptions {
+	tb.Helper()
+	return disk.ExtractOptions{Flags: flags(tb), PunchHoles: true}
+}
+
+func setXAttr(path, name, value string) error {
+	return unix.Lsetxattr(path, name, []byte(value), 0)
+}
+
+func lutimes(path string, at time.Time) error {
+	ts := []unix.Timespec{unix.NsecToTimespec(at.UnixNano()), unix.NsecToTimespec(at.UnixNano())}
+	return unix.UtimesNanoAt(unix.AT_FDCWD, path, ts, unix.AT_SYMLINK_NOFOLLOW)
+}
+
 func extract(tb testing.TB, name, dest string) {
 	tb.Helper()
-	all, err := catar.ParseNames(nil, nil)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if _, err := archive.Extract(tb.Context(), open(tb, name), dest, tree.ExtractOptions{Flags: all}); err != nil {
+	if _, err := archive.Extract(tb.Context(), open(tb, name), dest, everything(tb)); err != nil {
 		tb.Fatal(err)
 	}
 }

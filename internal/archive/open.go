@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,9 @@ type OpenOptions struct {
 	Jobs int
 	// Flags are the features with which a directory is read.
 	Flags catar.Flags
+	// TempDir is where a stream waits that has to be read out of order, for
+	// Enter; "" means /var/tmp.
+	TempDir string
 }
 
 // Input is an archive or a blob, opened to be read as one stream.
@@ -48,7 +52,16 @@ type Input struct {
 
 	name  string
 	write func(context.Context, io.Writer) error
-	close func() error
+	// part writes a part of the stream, and at reads anywhere in it; nil if the
+	// input can only be read from its start.
+	part func(ctx context.Context, w io.Writer, from, to uint64) error
+	at   func(context.Context) io.ReaderAt
+	size uint64
+
+	live    bool // a directory, read as an archive
+	tempDir string
+	sub     *subtree
+	close   func() error
 }
 
 // fault names the input in an error that says what is wrong with its records.
@@ -62,12 +75,31 @@ func (in *Input) fault(err error) error {
 // Close closes the input.
 func (in *Input) Close() error { return in.close() }
 
-// WriteTo writes the whole stream to w.
-func (in *Input) WriteTo(ctx context.Context, w io.Writer) error { return in.write(ctx, w) }
+// WriteTo writes the whole stream to w, or the bytes of the node that Enter
+// chose.
+func (in *Input) WriteTo(ctx context.Context, w io.Writer) error {
+	if in.sub != nil {
+		return in.part(ctx, w, in.sub.node.Start, in.sub.node.End)
+	}
+	return in.write(ctx, w)
+}
 
-// Read has read read the stream.
+// Read has read read the stream, or an archive that has but the node that
+// Enter chose.
 func (in *Input) Read(ctx context.Context, read func(context.Context, io.Reader) error) error {
-	return pipe.Run(ctx, in.write, read)
+	return pipe.Run(ctx, func(ctx context.Context, w io.Writer) error {
+		if in.sub == nil {
+			return in.write(ctx, w)
+		}
+		if _, err := w.Write(in.sub.head); err != nil {
+			return err
+		}
+		if err := in.WriteTo(ctx, w); err != nil {
+			return err
+		}
+		_, err := w.Write(in.sub.tail)
+		return err
+	}, read)
 }
 
 // IsArchive reports whether the stream is a directory tree.
@@ -76,7 +108,7 @@ func (in *Input) IsArchive() bool { return in.Kind == Archive || in.Kind == Arch
 // Open opens an archive, an index with its store, a directory or a blob, by
 // its path, its URL or "-" for a stream, which is taken to be an archive.
 func Open(ctx context.Context, name string, opts OpenOptions) (*Input, error) {
-	in := &Input{name: name, Kind: KindOf(name), Algorithm: algorithm(opts.Flags), close: func() error { return nil }}
+	in := &Input{name: name, Kind: KindOf(name), Algorithm: algorithm(opts.Flags), close: func() error { return nil }, tempDir: cmp.Or(opts.TempDir, "/var/tmp")}
 	switch {
 	case name == "-":
 		in.Kind, in.name = Archive, "standard input"
@@ -86,7 +118,8 @@ func Open(ctx context.Context, name string, opts OpenOptions) (*Input, error) {
 		return in, in.openIndex(ctx, name, opts)
 	}
 	if stores.IsURL(name) {
-		return nil, fmt.Errorf("archive: %w: %s is not the URL of an index (.caidx or .caibx)", ErrUsage, name)
+		in.write = func(ctx context.Context, w io.Writer) error { return opts.Client.Copy(ctx, name, w) }
+		return in, nil
 	}
 	f, err := os.Open(name)
 	if err != nil {
@@ -97,14 +130,29 @@ func Open(ctx context.Context, name string, opts OpenOptions) (*Input, error) {
 		return nil, errors.Join(fmt.Errorf("archive: %w", err), f.Close())
 	}
 	if fi.IsDir() {
-		in.Kind = Archive
+		in.Kind, in.live = Archive, true
 		in.write = func(ctx context.Context, w io.Writer) error {
 			return tree.Encode(ctx, name, tree.EncodeOptions{Flags: opts.Flags}, w)
 		}
 		return in, f.Close()
 	}
-	in.write, in.close = copyFrom(f), f.Close
+	in.close = f.Close
+	if fi.Mode().IsRegular() {
+		in.seekable(f, uint64(fi.Size()))
+	} else {
+		in.write = copyFrom(f)
+	}
 	return in, nil
+}
+
+// seekable makes an open file the input.
+func (in *Input) seekable(f *os.File, size uint64) {
+	in.size = size
+	in.at = func(context.Context) io.ReaderAt { return f }
+	in.part = func(ctx context.Context, w io.Writer, from, to uint64) error {
+		return copyFrom(io.NewSectionReader(f, int64(from), int64(to-from)))(ctx, w)
+	}
+	in.write = func(ctx context.Context, w io.Writer) error { return in.part(ctx, w, 0, size) }
 }
 
 func copyFrom(r io.Reader) func(context.Context, io.Writer) error {
@@ -136,6 +184,11 @@ func (in *Input) openIndex(ctx context.Context, name string, opts OpenOptions) e
 		return err
 	}
 	in.Index, in.Algorithm, in.close = x, x.Algorithm(), closer.Close
+	in.size = x.Size()
+	in.at = func(ctx context.Context) io.ReaderAt { return assemble.NewReaderAt(ctx, x, st) }
+	in.part = func(ctx context.Context, w io.Writer, from, to uint64) error {
+		return assemble.CopyRange(ctx, w, x, st, opts.Jobs, from, to)
+	}
 	in.write = func(ctx context.Context, w io.Writer) error {
 		return assemble.Copy(ctx, w, x, st, opts.Jobs)
 	}

@@ -29,6 +29,9 @@ type ExtractOptions struct {
 	KeepOthers bool
 	// PunchHoles leaves out whole blocks of zeros when it writes files.
 	PunchHoles bool
+	// Below extracts what is below the root, and leaves the destination itself
+	// and what else it has as they are.
+	Below bool
 	// UndoImmutable takes the immutable and append-only attributes from what
 	// has to be replaced or removed.
 	UndoImmutable bool
@@ -96,13 +99,16 @@ func (x *extractor) run(ctx context.Context, dest *Dir) error {
 func (x *extractor) leave(depth int) error {
 	for len(x.open) > depth {
 		l := x.open[len(x.open)-1]
-		if !x.opts.KeepOthers {
+		kept := len(x.open) == 1 && x.opts.Below
+		if !x.opts.KeepOthers && !kept {
 			if err := x.removeOthers(l); err != nil {
 				return err
 			}
 		}
-		if err := x.noted(l.dir.SetSelf(x.meta(l.entry))); err != nil {
-			return err
+		if !kept {
+			if err := x.noted(l.dir.SetSelf(x.meta(l.entry))); err != nil {
+				return err
+			}
 		}
 		x.open = x.open[:len(x.open)-1]
 		if len(x.open) > 0 { // the root is the caller's

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/archive"
+)
+
+// errDiffers says what diff found; its result has been printed.
+var errDiffers = errors.New("they differ")
+
+type diffOptions struct {
+	in       inputFlags
+	features featureFlags
+}
+
+func newDiffCommand(a *app) *cobra.Command {
+	var o diffOptions
+	cmd := &cobra.Command{
+		Use:   "diff A B [SUBPATH]",
+		Short: "Show what was added, removed and changed between two trees or blobs",
+		Long: `Diff compares two archives (.catar), indexes of archives (.caidx) or directories,
+of any two kinds, and prints a line for each node that differs:
+
+  + PATH          only B has it
+  - PATH          only A has it
+  ~ PATH (WHAT)   it differs in its content, type, mode, owner, names, time,
+                  xattrs, acl, selinux, capabilities, flags, project, target
+                  or device
+
+Only what both archives record is compared, times as exactly as the coarser one
+has them. Of two blobs (files or .caibx) the first byte that differs is printed.
+Inputs may be URLs. The exit code is 0 if nothing differs and 1 if something
+does.`,
+		Example: `  ociv2-sync diff v1.caidx v2.caidx
+  ociv2-sync diff v1.catar /srv/tree etc`,
+		Args: cobra.RangeArgs(2, 3),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.runDiff(cmd, args, &o) },
+	}
+	o.in.add(cmd)
+	o.features.add(cmd)
+	return cmd
+}
+
+func (a *app) runDiff(cmd *cobra.Command, args []string, o *diffOptions) error {
+	flags, err := o.features.flags()
+	if err != nil {
+		return err
+	}
+	sub := arg(args, 2, "")
+	return a.withInput(cmd, []string{args[0], sub}, &o.in, flags, func(x *archive.Input) error {
+		return a.withInput(cmd, []string{args[1], sub}, &o.in, flags, func(y *archive.Input) error {
+			return a.diff(cmd, x, y)
+		})
+	})
+}
+
+func (a *app) diff(cmd *cobra.Command, x, y *archive.Input) error {
+	type change struct {
+		Kind string   `json:"kind"`
+		Path string   `json:"path"` // escaped as in the text
+		What []string `json:"what,omitempty"`
+	}
+	kinds := map[byte]string{'+': "added", '-': "removed", '~': "changed"}
+	changes := []change{}
+	out := bufio.NewWriter(a.stdout)
+	found := 0
+	err := archive.Diff(cmd.Context(), x, y, func(c archive.Change) error {
+		found++
+		if a.json {
+			changes = append(changes, change{kinds[c.Kind], c.Path, c.What})
+			return nil
+		}
+		line := fmt.Sprintf("%c %s", c.Kind, c.Path)
+		if len(c.What) > 0 {
+			line += " (" + strings.Join(c.What, ", ") + ")"
+		}
+		_, err := fmt.Fprintln(out, line)
+		return err
+	})
+	if err := errors.Join(err, out.Flush()); err != nil {
+		return err
+	}
+	if a.json {
+		if err := a.print(struct {
+			Changes []change `json:"changes"`
+		}{changes}, func(io.Writer) {}); err != nil {
+			return err
+		}
+	}
+	if found > 0 {
+		return printedError{errDiffers}
+	}
+	return nil
+}
