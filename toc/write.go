@@ -24,12 +24,12 @@ func WriteCatar(ctx context.Context, src *Source, w io.Writer) error {
 		return err
 	}
 	cw := catar.NewWriter(w, ProjectionFlags)
-	c := newCopier(src)
-	err := project(src.Nodes, cw, func(i int) error { return c.copy(ctx, cw, i) })
+	c := NewCopier(src)
+	err := project(src.Nodes, cw, func(i int) error { return c.Copy(ctx, cw, i) })
 	if err != nil {
 		return err
 	}
-	c.spread()
+	c.Spread()
 	return nil
 }
 
@@ -39,29 +39,32 @@ func WriteExtra(ctx context.Context, src *Source, w io.Writer) error {
 	if err := validate(src.Nodes, false); err != nil {
 		return err
 	}
-	c := newCopier(src)
+	c := NewCopier(src)
 	for i := range extra(src.Nodes) {
-		if err := c.copy(ctx, w, i); err != nil {
+		if err := c.Copy(ctx, w, i); err != nil {
 			return err
 		}
 	}
-	c.spread()
+	c.Spread()
 	return nil
 }
 
-// copier copies contents and digests them on the way.
-type copier struct {
+// Copier copies contents and digests them on the way. It is for one goroutine.
+type Copier struct {
 	src  *Source
 	hash hash.Hash
 	buf  []byte
 }
 
-func newCopier(src *Source) *copier {
-	return &copier{src: src, hash: sha256.New(), buf: make([]byte, 256<<10)}
+// NewCopier returns a Copier of the contents of src.
+func NewCopier(src *Source) *Copier {
+	return &Copier{src: src, hash: sha256.New(), buf: make([]byte, 256<<10)}
 }
 
-// copy writes the content of node i to w.
-func (c *copier) copy(ctx context.Context, w io.Writer, i int) (err error) {
+// Copy writes the content of node i, a regular file, to w. It checks the length,
+// and the digest where that is known; else it fills it in, in the node that is no
+// follower. The error wraps ErrContent when the content is not that of the node.
+func (c *Copier) Copy(ctx context.Context, w io.Writer, i int) (err error) {
 	lead := leader(c.src.Nodes, i)
 	n := &c.src.Nodes[lead]
 	r, err := c.src.Open(ctx, lead)
@@ -107,8 +110,8 @@ func (c *copier) copy(ctx context.Context, w io.Writer, i int) (err error) {
 	return nil
 }
 
-// spread gives followers their leaders' digests and empty files theirs.
-func (c *copier) spread() {
+// Spread gives, when all contents have been copied, followers their leaders' digests and empty files theirs.
+func (c *Copier) Spread() {
 	nodes := c.src.Nodes
 	for i := range nodes {
 		n := &nodes[i]

@@ -86,7 +86,7 @@ separated by colons.
 		newMakeCommand, newExtractCommand, newListCommand, newMTreeCommand, newStatCommand,
 		newDigestCommand, newCatCommand, newDiffCommand,
 		newPushCommand, newPullCommand, newPlanCommand, newImagesCommand,
-		newRollbackCommand, newSeedCommand, newServeCommand,
+		newRollbackCommand, newSeedCommand, newServeCommand, newConvertCommand,
 	} {
 		cmd.AddCommand(finish(add(a)))
 	}

@@ -10,7 +10,9 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/catar"
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
 	"github.com/ociv2-sync/ociv2-sync/internal/assemble"
+	"github.com/ociv2-sync/ociv2-sync/internal/bundle"
 	"github.com/ociv2-sync/ociv2-sync/internal/durable"
+	"github.com/ociv2-sync/ociv2-sync/internal/ocidest"
 	"github.com/ociv2-sync/ociv2-sync/internal/ocisrc"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/root"
@@ -93,14 +95,14 @@ func exitCode(err error) int {
 	}{
 		{exitUsage, []error{
 			archive.ErrUsage, transfer.ErrUsage, durable.ErrOccupied, repo.ErrRef,
-			ocisrc.ErrReference, root.ErrNotRoot, root.ErrName,
+			ocisrc.ErrReference, ocidest.ErrReference, root.ErrNotRoot, root.ErrName,
 		}},
 		{exitBudget, []error{transfer.ErrBudget}},
 		{exitSpace, []error{transfer.ErrSpace, syscall.ENOSPC, syscall.EDQUOT}},
 		{exitNetwork, []error{store.ErrNetwork}},
 		{exitCorrupt, []error{
 			store.ErrCorrupt, store.ErrTooLarge, root.ErrCorrupt, caibx.ErrMalformed, catar.ErrMalformed, catar.ErrUnsupported,
-			toc.ErrInvalid, toc.ErrContent, seed.ErrSpace, repo.ErrMalformed, repo.ErrMismatch, repo.ErrOutside, assemble.ErrContent,
+			toc.ErrInvalid, toc.ErrContent, seed.ErrSpace, repo.ErrMalformed, repo.ErrMismatch, repo.ErrOutside, assemble.ErrContent, bundle.ErrConfig,
 			translate.ErrMalformed, translate.ErrMismatch, translate.ErrLimit, translate.ErrUnsupported,
 		}},
 		{exitNotFound, []error{store.ErrNotFound, root.ErrNotFound, root.ErrNoPredecessor, ocisrc.ErrNotFound, fs.ErrNotExist}},

@@ -14,7 +14,7 @@ import (
 func newPlanCommand(a *app) *cobra.Command {
 	var o pullFlags
 	cmd := &cobra.Command{
-		Use:   "plan REPO/NAME[:TAG|@sha256:DIGEST] [rootfs:DIR]",
+		Use:   "plan REPO/NAME[:TAG|@sha256:DIGEST] [DEST]",
 		Short: "Show what a pull would transfer, and from where",
 		Long: `Plan does all of a pull but the pull: it reads the image's metadata, looks
 through the seeds and prints, for each source, the file contents, chunks, bytes

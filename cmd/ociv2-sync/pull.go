@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/ociv2-sync/ociv2-sync/internal/ocidest"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/transfer"
 	"github.com/ociv2-sync/ociv2-sync/seed"
@@ -30,8 +30,8 @@ func (f *pullFlags) add(cmd *cobra.Command) {
 	fl.Var(&f.maxBytes, "max-bytes", "fetch nothing, and fail, if the pull would transfer more than this")
 }
 
-// options returns what the flags and the destination mean.
-func (f *pullFlags) options(a *app, cmd *cobra.Command, args []string) (repo.Ref, transfer.PullOptions, error) {
+// common returns what the flags mean.
+func (f *pullFlags) common(a *app, cmd *cobra.Command) transfer.PullOptions {
 	opts := transfer.PullOptions{
 		Root: a.root, Seeds: f.seeds, Stores: f.stores, AllowStore: f.allowStore,
 		MaxBytes: -1, Jobs: a.jobs, Logger: a.logger(),
@@ -39,36 +39,69 @@ func (f *pullFlags) options(a *app, cmd *cobra.Command, args []string) (repo.Ref
 	if fl := cmd.Flags().Lookup("max-bytes"); fl.Changed {
 		opts.MaxBytes = int64(f.maxBytes)
 	}
+	return opts
+}
+
+// options returns what the flags and the arguments mean.
+func (f *pullFlags) options(a *app, cmd *cobra.Command, args []string) (repo.Ref, transfer.PullOptions, error) {
+	opts := f.common(a, cmd)
 	ref, err := repo.ParseRef(args[0])
 	if err != nil {
 		return ref, opts, err
 	}
 	if len(args) > 1 {
-		dir, ok := strings.CutPrefix(args[1], "rootfs:")
-		if !ok || dir == "" {
-			return ref, opts, usageError{fmt.Errorf("the destination is rootfs:DIR, not %q", args[1])}
-		}
-		opts.Dest = dir
+		opts.Dest, err = transfer.ParseDest(args[1])
 	}
-	return ref, opts, nil
+	return ref, opts, err
+}
+
+// destHelp tells people the destinations.
+const destHelp = `  rootfs:DIR                 a directory that becomes the filesystem
+  bundle:DIR                 an OCI runtime bundle: runc run -b DIR
+  oci:DIR[:REF]              an OCI image layout, made or added to
+  oci-archive:FILE[:REF]     the same as a tar
+  docker-archive:FILE[:REF]  what docker load and podman load read; REF is NAME[:TAG]`
+
+// destFlags say how a destination is made.
+type destFlags struct {
+	replace     bool
+	uidShift    uint32
+	compression string
+}
+
+func (f *destFlags) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.BoolVar(&f.replace, "replace", false, "exchange a directory that is not empty, or a file, for the image")
+	fl.Uint32Var(&f.uidShift, "uid-shift", 0, "`NUMBER` to add to every owner and group, in rootfs:DIR")
+	fl.StringVar(&f.compression, "compression", "gzip", "compression of the layer of an OCI image, gzip or zstd")
+}
+
+// options adds what the flags mean.
+func (f *destFlags) options(opts *transfer.PullOptions) (err error) {
+	opts.Replace, opts.UIDShift = f.replace, f.uidShift
+	opts.Compression, err = ocidest.ParseCompression(f.compression)
+	return err
 }
 
 type pullOptions struct {
 	pullFlags
-	replace  bool
-	uidShift uint32
+	destFlags
 }
 
 func newPullCommand(a *app) *cobra.Command {
 	var o pullOptions
 	cmd := &cobra.Command{
-		Use:   "pull REPO/NAME[:TAG|@sha256:DIGEST] [rootfs:DIR]",
+		Use:   "pull REPO/NAME[:TAG|@sha256:DIGEST] [DEST]",
 		Short: "Bring an image onto this device, fetching only what it does not have",
 		Long: `Pull reads the image's table of contents, takes every file whose bytes are in
 the root or in a --seed, under whatever name, owner and time, and fetches the
 chunks of the others. Each byte is verified. The image appears by one rename: in
-the root as ROOT/images/NAME/TAG, with the last two kept for rollback, or in DIR.
-What an interrupted pull has fetched, the next one uses.
+the root as ROOT/images/NAME/TAG, with the last two kept for rollback, or as DEST:
+
+` + destHelp + `
+
+An image of the last three kinds has one layer, and the same digest wherever it is
+made. What an interrupted pull has fetched, the next one uses.
 
 An ordinary user cannot set owners or make devices; what is missing is named.
 For root that is a failure, and nothing is changed.
@@ -81,19 +114,19 @@ all that follows // where it contains a slash.`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runPull(cmd, args, &o) },
 	}
-	o.add(cmd)
-	f := cmd.Flags()
-	f.BoolVar(&o.replace, "replace", false, "exchange a DIR that is not empty for the image")
-	f.Uint32Var(&o.uidShift, "uid-shift", 0, "`NUMBER` to add to every owner and group in DIR")
+	o.pullFlags.add(cmd)
+	o.destFlags.add(cmd)
 	return cmd
 }
 
 func (a *app) runPull(cmd *cobra.Command, args []string, o *pullOptions) error {
-	ref, opts, err := o.options(a, cmd, args)
+	ref, opts, err := o.pullFlags.options(a, cmd, args)
 	if err != nil {
 		return err
 	}
-	opts.Replace, opts.UIDShift = o.replace, o.uidShift
+	if err := o.destFlags.options(&opts); err != nil {
+		return err
+	}
 	opts.Lenient = os.Geteuid() != 0
 	opts.Client = a.client()
 	defer opts.Client.Close()
@@ -102,13 +135,18 @@ func (a *app) runPull(cmd *cobra.Command, args []string, o *pullOptions) error {
 		m.add(0, received)
 		m.add(1, completed)
 	}
+	opts.Wrote = func(n int64) { m.add(2, n) }
 	pulled, err := transfer.Pull(cmd.Context(), ref, opts, func(p *transfer.Prepared) {
 		if p.Present {
 			m.add = func(int, int64) {}
 			return
 		}
 		a.say("%s", planLine(p))
-		m = a.meter(bar{"fetched", p.Plan.PerOrigin(seed.Fetched).Wire}, bar{"files", contentBytes(p.Plan)})
+		bars := []bar{{"fetched", p.Plan.PerOrigin(seed.Fetched).Wire}, {"files", contentBytes(p.Plan)}}
+		if p.LayerSize > 0 {
+			bars = append(bars, bar{"layer", p.LayerSize})
+		}
+		m = a.meter(bars...)
 	})
 	m.stop()
 	if e, ok := errors.AsType[*transfer.UnrestoredError](err); ok {
@@ -140,11 +178,18 @@ func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 		Copied     int    `json:"contentsFromSeeds"`
 		Lost       int    `json:"contentsLostBySeeds"`
 		Unrestored int    `json:"attributesNotRestored"`
+		Made       string `json:"madeDigest,omitempty"`
+		Layer      int64  `json:"layerBytes,omitempty"`
+		Omitted    int    `json:"filesLeftOut,omitempty"`
 	}
 	r := result{Reference: ref.String(), Digest: p.Digest.String(), Path: p.Path, Present: p.Present, Bytes: p.Bytes, Requests: p.Requests}
 	if s := p.Stats; s != nil {
 		r.Copied, r.Lost, r.Unrestored = s.Copied, s.Lost, len(s.Unrestored)
 		a.warnUnrestored(s.Unrestored)
+	}
+	if i := p.Written; i != nil {
+		r.Made, r.Layer, r.Omitted = i.Digest.String(), i.LayerSize, len(i.Omitted)
+		a.warnOmitted(i.Omitted)
 	}
 	return a.print(r, func(w io.Writer) {
 		if r.Lost > 0 {
@@ -155,6 +200,9 @@ func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 			fmt.Fprintf(w, "the root has this image already; ")
 		}
 		fmt.Fprintf(w, "transferred %s in %s\n", human(r.Bytes), count(r.Requests, "request"))
+		if r.Made != "" {
+			fmt.Fprintf(w, "made image %s, a layer of %s\n", r.Made, human(r.Layer))
+		}
 		fmt.Fprintln(w, r.Path)
 	})
 }

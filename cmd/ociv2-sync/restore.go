@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +30,16 @@ func (a *app) warnUnrestored(notes []tree.Unrestored) {
 	}
 	if more := len(notes) - maxNotes; more > 0 {
 		fmt.Fprintf(a.stderr, "ociv2-sync: warning: and %d more attributes not restored\n", more)
+	}
+}
+
+// warnOmitted names what an image cannot hold.
+func (a *app) warnOmitted(paths []string) {
+	for _, p := range paths[:min(len(paths), maxNotes)] {
+		fmt.Fprintf(a.stderr, "ociv2-sync: warning: left out, no layer can hold it: %s\n", strconv.Quote(p))
+	}
+	if more := len(paths) - maxNotes; more > 0 {
+		fmt.Fprintf(a.stderr, "ociv2-sync: warning: and %d more left out\n", more)
 	}
 }
 

@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -13,7 +15,7 @@ import (
 )
 
 // TestScripts runs the scripts that say how the commands behave. Beside what
-// testscript has, a script can use
+// testscript has, a script can use the condition [root] and
 //
 //	exits CODE PROGRAM ARGS...    exec, and compare the exit code
 //	sametree WANT GOT             compare two trees in every attribute
@@ -42,6 +44,12 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Condition: func(cond string) (bool, error) {
+			if cond != "root" {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			return os.Geteuid() == 0, nil
+		},
 		Setup: func(env *testscript.Env) error {
 			for name, value := range vars {
 				env.Setenv(name, value)

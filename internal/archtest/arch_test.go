@@ -48,8 +48,10 @@ var edges = map[string][]string{
 	"internal/pipe":      {},
 	"internal/stores":    {"store", "store/httpstore", "store/local"},
 	"internal/archive":   {"chunk", "caibx", "catar", "store", "store/httpstore", "store/local", "internal/assemble", "internal/durable", "internal/ingest", "internal/pipe", "internal/stores", "internal/tree"},
-	"internal/transfer":  {"chunk", "catar", "toc", "store", "store/httpstore", "store/local", "seed", "translate", "internal/assemble", "internal/catalogue", "internal/durable", "internal/ingest", "internal/ocisrc", "internal/pipe", "internal/repo", "internal/root", "internal/stores", "internal/tree"},
+	"internal/transfer":  {"chunk", "catar", "toc", "store", "store/httpstore", "store/local", "seed", "translate", "internal/assemble", "internal/bundle", "internal/catalogue", "internal/durable", "internal/ingest", "internal/ocidest", "internal/ocisrc", "internal/pipe", "internal/repo", "internal/root", "internal/stores", "internal/tree"},
 	"internal/xz":        {},
+	"internal/ocidest":   {"toc", "translate", "internal/durable"},
+	"internal/bundle":    {},
 
 	"internal/archtest": {},
 	"internal/testutil": {},

@@ -2,6 +2,7 @@ package assemble
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -61,6 +62,9 @@ type Options struct {
 	Progress func(received, completed int64)
 	// UIDShift is added to every owner and group.
 	UIDShift uint32
+	// ContentsOnly makes no tree but a file for each content, in dest itself,
+	// called what ContentName says.
+	ContentsOnly bool
 }
 
 // Stats is what a run did.
@@ -97,8 +101,10 @@ func Run(ctx context.Context, job Job, dest *tree.Dir, opts Options) (*Stats, er
 		opts.Progress = func(int64, int64) {}
 	}
 	b := &builder{job: job, opts: opts, dest: dest, parent: parents(job.Nodes), absent: make(map[int32]bool)}
-	if err := b.skeleton(ctx); err != nil {
-		return nil, err
+	if !opts.ContentsOnly {
+		if err := b.skeleton(ctx); err != nil {
+			return nil, err
+		}
 	}
 	lost, err := b.contents(ctx)
 	if err != nil {
@@ -109,11 +115,17 @@ func Run(ctx context.Context, job Job, dest *tree.Dir, opts Options) (*Stats, er
 			return nil, err
 		}
 	}
-	if err := b.finish(ctx); err != nil {
-		return nil, err
+	if !opts.ContentsOnly {
+		if err := b.finish(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return b.result(), nil
 }
+
+// ContentName is the name of the file that has the content with the SHA-256
+// digest where Options.ContentsOnly is set.
+func ContentName(digest [32]byte) string { return hex.EncodeToString(digest[:]) }
 
 // contents runs both halves of the plan side by side and returns the contents
 // whose seed did not have them after all.

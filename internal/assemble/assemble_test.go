@@ -3,6 +3,7 @@ package assemble
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -184,6 +185,28 @@ func TestRunFromChunks(t *testing.T) {
 }
 
 // With the contents in a seed, under whatever names, nothing is fetched.
+// ContentsOnly makes a file for each content, from chunks and from seeds.
+func TestRunContentsOnly(t *testing.T) {
+	p := publish(t)
+	for _, seeds := range [][]seed.Seed{nil, {dirSeed(t, p.dir)}} {
+		dest := emptyDir(t)
+		plan := p.plan(t, nothing, seeds...)
+		if _, err := Run(t.Context(), p.job(plan, &p.store, newCache(t)), dest, Options{ContentsOnly: true}); err != nil {
+			t.Fatal(err)
+		}
+		names, err := dest.Names()
+		if err != nil || len(names) != len(plan.Contents) {
+			t.Errorf("%d files for %d contents, %v", len(names), len(plan.Contents), err)
+		}
+		for _, c := range plan.Contents {
+			b, err := os.ReadFile(filepath.Join(dest.Path(), ContentName(c.Digest)))
+			if err != nil || sha256.Sum256(b) != c.Digest {
+				t.Errorf("%x: wrong content, %v", c.Digest, err)
+			}
+		}
+	}
+}
+
 func TestRunFromSeed(t *testing.T) {
 	p := publish(t)
 	from := &storetest.Counting{Store: &p.store}

@@ -216,6 +216,10 @@ func (b *builder) seal(i int32, f *os.File) error {
 // complete turns a verified content, written to the new file f of its first
 // node, into files for all its nodes.
 func (b *builder) complete(ctx context.Context, at *cursor, c *seed.Content, f *os.File) error {
+	if b.opts.ContentsOnly {
+		b.opts.Progress(0, c.Size*int64(len(c.Nodes)))
+		return f.Close()
+	}
 	for _, i := range c.Nodes[1:] {
 		g, err := at.create(i)
 		if err != nil {
@@ -281,13 +285,23 @@ func (c *cursor) dir(i int32) (*tree.Dir, error) {
 	return c.open, nil
 }
 
+// place returns the directory and the name of the file of node i.
+func (c *cursor) place(i int32) (*tree.Dir, string, error) {
+	n := &c.b.job.Nodes[i]
+	if c.b.opts.ContentsOnly {
+		return c.b.dest, ContentName(n.Digest), nil
+	}
+	d, err := c.dir(i)
+	return d, n.Name, err
+}
+
 // create makes the file of node i, empty and private.
 func (c *cursor) create(i int32) (*os.File, error) {
-	d, err := c.dir(i)
+	d, name, err := c.place(i)
 	if err != nil {
 		return nil, err
 	}
-	f, err := d.Create(c.b.job.Nodes[i].Name)
+	f, err := d.Create(name)
 	if err != nil {
 		return nil, c.b.at(i, err)
 	}
@@ -296,11 +310,11 @@ func (c *cursor) create(i int32) (*os.File, error) {
 
 // remove takes back what create made.
 func (c *cursor) remove(i int32) error {
-	d, err := c.dir(i)
+	d, name, err := c.place(i)
 	if err != nil {
 		return err
 	}
-	if err := d.Remove(c.b.job.Nodes[i].Name); err != nil {
+	if err := d.Remove(name); err != nil {
 		return c.b.at(i, err)
 	}
 	return nil

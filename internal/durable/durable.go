@@ -65,7 +65,11 @@ func Create(path string, perm fs.FileMode) (*File, error) {
 // Commit gives the file its name, as the package comment says. On error nothing
 // is left, and the file at the path is what it was; only if the directory cannot
 // be synced is the new file in place all the same.
-func (f *File) Commit() error {
+func (f *File) Commit() error { return f.CommitAs(f.path) }
+
+// CommitAs is Commit under another path on the same file system, for a file whose
+// name follows from its content.
+func (f *File) CommitAs(path string) error {
 	if err := f.Sync(); err != nil {
 		return errors.Join(fmt.Errorf("durable: %w", err), f.Close())
 	}
@@ -73,12 +77,12 @@ func (f *File) Commit() error {
 	tmp := f.Name()
 	err := f.File.Close()
 	if err == nil {
-		err = os.Rename(tmp, f.path)
+		err = os.Rename(tmp, path)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("durable: %w", err), os.Remove(tmp))
 	}
-	return SyncDir(filepath.Dir(f.path))
+	return SyncDir(filepath.Dir(path))
 }
 
 // Close discards the file unless it has been committed; then it does nothing.
@@ -88,6 +92,23 @@ func (f *File) Close() error {
 	}
 	f.done = true
 	return errors.Join(f.File.Close(), os.Remove(f.Name()))
+}
+
+// CheckFile refuses with ErrOccupied to make a file at path where there is
+// something already, unless replace says that a regular file there may be replaced.
+func CheckFile(path string, replace bool) error {
+	fi, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("durable: %w", err)
+	case !fi.Mode().IsRegular():
+		return fmt.Errorf("durable: %w: %s is not a regular file", ErrOccupied, path)
+	case !replace:
+		return fmt.Errorf("durable: %w: %s exists", ErrOccupied, path)
+	}
+	return nil
 }
 
 // SyncDir returns once the names in the directory at path are on the disk.

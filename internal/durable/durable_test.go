@@ -94,3 +94,37 @@ func TestCommitFails(t *testing.T) {
 		t.Errorf("error %v, want fs.ErrNotExist", err)
 	}
 }
+
+func TestCommitAs(t *testing.T) {
+	dir := t.TempDir()
+	f, err := durable.Create(filepath.Join(dir, "layer"), 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.CommitAs(filepath.Join(dir, "final")); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 || entries[0].Name() != "final" {
+		t.Errorf("%v, %v", entries, err)
+	}
+}
+
+func TestCheckFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	if err := durable.CheckFile(path, false); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := durable.CheckFile(path, true); err != nil {
+		t.Error(err)
+	}
+	for path, replace := range map[string]bool{path: false, dir: true} {
+		if err := durable.CheckFile(path, replace); !errors.Is(err, durable.ErrOccupied) {
+			t.Errorf("%s: error %v", path, err)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
+	"github.com/ociv2-sync/ociv2-sync/internal/ocidest"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/root"
 	"github.com/ociv2-sync/ociv2-sync/internal/stores"
@@ -26,16 +27,19 @@ type PullOptions struct {
 	Root string
 	// Seeds are paths of further seeds.
 	Seeds []string
-	// Dest is a directory to pull into; "" means the root.
-	Dest string
-	// Replace allows Dest to have something in it, which is exchanged.
+	// Dest is where to pull to; the zero value means the root.
+	Dest Dest
+	// Replace allows Dest to be there already: a directory is exchanged, a file
+	// replaced.
 	Replace bool
-	// UIDShift is added to owners and groups; only with Dest.
+	// UIDShift is added to owners and groups; only with a Dest of RootFS.
 	UIDShift uint32
 	// Lenient accepts a tree that lacks what the system did not let us restore,
 	// as for an ordinary user owners and devices. Otherwise that is an
 	// UnrestoredError.
 	Lenient bool
+	// Compression is that of the layer of an image.
+	Compression ocidest.Compression
 	// Stores are asked for chunks before the image's own store.
 	Stores []string
 	// AllowStore lets an image name a chunk store outside its own origin.
@@ -52,7 +56,12 @@ type PullOptions struct {
 	// Progress is called from several goroutines with the stored bytes
 	// received and the bytes of contents completed since the last call.
 	Progress func(received, completed int64)
+	// Wrote is called with the bytes of a layer, uncompressed, that were written
+	// since the last call.
+	Wrote func(n int64)
 }
+
+var errShift = fmt.Errorf("transfer: %w: owners are shifted only in a directory of their own (rootfs:DIR)", ErrUsage)
 
 // Prepared is a pull of which everything is known: the image and the plan.
 type Prepared struct {
@@ -67,6 +76,9 @@ type Prepared struct {
 	// Disk is the space that the pull needs at its peak, in bytes, if nothing
 	// can be shared with seeds.
 	Disk int64
+	// LayerSize is about what the layer of the image that is to be made has,
+	// uncompressed, in bytes; 0 if none is.
+	LayerSize int64
 
 	opts    PullOptions
 	files   countingFiles
@@ -103,8 +115,8 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions) 
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	if opts.UIDShift != 0 && opts.Dest == "" {
-		return nil, fmt.Errorf("transfer: %w: owners are shifted only in a directory of their own (rootfs:DIR)", ErrUsage)
+	if opts.UIDShift != 0 && opts.Dest.Kind != RootFS {
+		return nil, errShift
 	}
 	p := &Prepared{opts: opts}
 	defer func() {
@@ -115,7 +127,7 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions) 
 	if err := p.open(ctx, ref); err != nil {
 		return nil, err
 	}
-	if r != nil && opts.Dest == "" {
+	if r != nil && opts.Dest.Kind == "" {
 		_, err := r.Tree(p.Image.Digest)
 		if err == nil {
 			p.Present = true
@@ -136,6 +148,9 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions) 
 		return nil, err
 	}
 	p.count()
+	if opts.Dest.Kind != "" && !opts.Dest.tree() {
+		p.LayerSize = layerSize(p.tree.TOC.Nodes)
+	}
 	p.Disk = treeSpace(p.tree.TOC.Nodes) + p.Plan.PerOrigin(seed.Fetched).Wire
 	return p, nil
 }
@@ -254,8 +269,9 @@ func (p *Prepared) Check() error {
 	if p.Present {
 		return nil
 	}
-	dest, need := p.opts.Dest, p.Disk
-	if dest == "" {
+	dest, need := p.opts.Dest.Path, p.Disk
+	if !p.opts.Dest.tree() {
+		// The contents of an image wait in the root for their place in it.
 		dest = p.opts.Root
 	} else if !sameFilesystem(dest, p.opts.Root) {
 		chunks := p.Plan.PerOrigin(seed.Fetched).Wire

@@ -9,10 +9,10 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/assemble"
-	"github.com/ociv2-sync/ociv2-sync/internal/durable"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/root"
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
+	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
 // Pulled is what Pull did.
@@ -27,6 +27,8 @@ type Pulled struct {
 	Bytes, Requests int64
 	// Stats says what was built; nil if nothing was.
 	Stats *assemble.Stats
+	// Written says what image was made, nil if none.
+	Written *Written
 	// Pruned are the trees that were removed because nothing needs them now.
 	Pruned []digest.Digest
 }
@@ -37,10 +39,8 @@ type Pulled struct {
 // It holds the lock of the root. On any error root and destination are as they
 // were, but for the chunks that have been fetched: the next pull uses them.
 func Pull(ctx context.Context, ref repo.Ref, opts PullOptions, announce func(*Prepared)) (_ *Pulled, err error) {
-	if opts.Dest != "" {
-		if err := durable.CheckDir(opts.Dest, opts.Replace); err != nil {
-			return nil, err
-		}
+	if err := opts.Dest.check(opts.Replace); err != nil {
+		return nil, err
 	}
 	r, err := root.Open(opts.Root, root.Options{})
 	if err != nil {
@@ -62,22 +62,20 @@ func Pull(ctx context.Context, ref repo.Ref, opts PullOptions, announce func(*Pr
 	if announce != nil {
 		announce(p)
 	}
-	out := &Pulled{Path: opts.Dest, Digest: p.Image.Digest, Present: p.Present}
-	if opts.Dest != "" {
-		err = durable.Dir(ctx, opts.Dest, opts.Replace, func(temp string) error { return p.build(ctx, temp, out) })
-	} else {
+	out := &Pulled{Path: opts.Dest.Path, Digest: p.Image.Digest, Present: p.Present}
+	switch build := func(dir string) error { return p.build(ctx, dir, false, out) }; {
+	case opts.Dest.tree():
+		err = opts.Dest.writeTree(ctx, opts.Replace, p.tree.TOC.Nodes, p.Image.Config, build)
+	case opts.Dest.Kind != "":
+		out.Written, err = p.export(ctx, w, out)
+	default:
 		err = p.intoRoot(ctx, w, out)
 	}
 	if err != nil {
 		return nil, err
 	}
-	p.count() // a seed that changed may have cost the index
-	out.Bytes, out.Requests = p.MetaBytes, p.MetaRequests
-	if out.Stats != nil {
-		out.Bytes += out.Stats.FetchedBytes
-		out.Requests += int64(out.Stats.Fetched)
-	}
-	if opts.Dest == "" {
+	p.fetched(out)
+	if opts.Dest.Kind == "" {
 		img, err := r.Image(ref.Name, rootTag(ref))
 		if err != nil {
 			return nil, err
@@ -95,6 +93,16 @@ func Pull(ctx context.Context, ref repo.Ref, opts PullOptions, announce func(*Pr
 	return out, w.ClearChunkCache()
 }
 
+// fetched says in out what was fetched in all.
+func (p *Prepared) fetched(out *Pulled) {
+	p.count() // a seed that changed may have cost the index
+	out.Bytes, out.Requests = p.MetaBytes, p.MetaRequests
+	if out.Stats != nil {
+		out.Bytes += out.Stats.FetchedBytes
+		out.Requests += int64(out.Stats.Fetched)
+	}
+}
+
 // intoRoot builds the image in the root and shows it under its tag.
 func (p *Prepared) intoRoot(ctx context.Context, w *root.Writer, out *Pulled) (err error) {
 	ref := p.Image.Ref
@@ -106,7 +114,7 @@ func (p *Prepared) intoRoot(ctx context.Context, w *root.Writer, out *Pulled) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, t.Remove()) }()
-	if err := p.build(ctx, t.Path, out); err != nil {
+	if err := p.build(ctx, t.Path, false, out); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
@@ -125,8 +133,36 @@ func rootTag(ref repo.Ref) string {
 	return ref.Tag
 }
 
-// build carries the plan out in an empty directory.
-func (p *Prepared) build(ctx context.Context, dir string, out *Pulled) (err error) {
+// export makes an image of the contents, which wait in the root for their turn.
+func (p *Prepared) export(ctx context.Context, w *root.Writer, out *Pulled) (_ *Written, err error) {
+	src, err := p.source(ctx, w, out)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	return p.opts.Dest.writeImage(ctx, src, p.Image.Config, p.opts)
+}
+
+// source brings all contents of the image into a temporary directory of the root and
+// returns the filesystem. Closing it removes them.
+func (p *Prepared) source(ctx context.Context, w *root.Writer, out *Pulled) (_ *toc.Source, err error) {
+	t, err := w.TempTree()
+	if err != nil {
+		return nil, err
+	}
+	err = p.build(ctx, t.Path, true, out)
+	if err == nil {
+		var src *toc.Source
+		if src, err = contentsSource(p.tree.TOC.Nodes, t); err == nil {
+			return src, nil
+		}
+	}
+	return nil, errors.Join(err, t.Remove())
+}
+
+// build carries the plan out in an empty directory; with contentsOnly the result
+// is no tree but what assemble.Options.ContentsOnly says.
+func (p *Prepared) build(ctx context.Context, dir string, contentsOnly bool, out *Pulled) (err error) {
 	st, err := p.openStore()
 	if err != nil {
 		return err
@@ -145,6 +181,7 @@ func (p *Prepared) build(ctx context.Context, dir string, out *Pulled) (err erro
 	}
 	out.Stats, err = assemble.Run(ctx, job, dest, assemble.Options{
 		Jobs: p.opts.Jobs, Logger: p.opts.Logger, Progress: p.opts.Progress, UIDShift: p.opts.UIDShift,
+		ContentsOnly: contentsOnly,
 	})
 	if err == nil && len(out.Stats.Unrestored) > 0 && !p.opts.Lenient {
 		err = &UnrestoredError{out.Stats.Unrestored}

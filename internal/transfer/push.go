@@ -2,25 +2,19 @@ package transfer
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
-	"runtime"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ociv2-sync/ociv2-sync/catar"
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/internal/ingest"
-	"github.com/ociv2-sync/ociv2-sync/internal/ocisrc"
 	"github.com/ociv2-sync/ociv2-sync/internal/pipe"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
-	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 	"github.com/ociv2-sync/ociv2-sync/store/local"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 	"github.com/ociv2-sync/ociv2-sync/translate"
@@ -62,17 +56,30 @@ type Pushed struct {
 // Push publishes the image that source names under a tag of a repository in a
 // directory. Source is what ocisrc.Open takes, or rootfs:DIR.
 func Push(ctx context.Context, source string, ref repo.Ref, opts PushOptions) (_ *Pushed, err error) {
-	if ref.Remote() {
-		return nil, fmt.Errorf("transfer: %w: %s: images are pushed into a directory", ErrUsage, ref)
-	}
-	if ref.Digest != "" {
-		return nil, fmt.Errorf("transfer: %w: %s: an image is pushed to a tag", ErrUsage, ref)
+	if err := checkTarget(ref); err != nil {
+		return nil, err
 	}
 	src, info, err := openSource(ctx, source, opts)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
+	return publish(ctx, src, info, ref, opts)
+}
+
+// checkTarget refuses a reference that nothing can be pushed to.
+func checkTarget(ref repo.Ref) error {
+	if ref.Remote() {
+		return fmt.Errorf("transfer: %w: %s: images are pushed into a directory", ErrUsage, ref)
+	}
+	if ref.Digest != "" {
+		return fmt.Errorf("transfer: %w: %s: an image is pushed to a tag", ErrUsage, ref)
+	}
+	return nil
+}
+
+// publish publishes a filesystem and the config in info.
+func publish(ctx context.Context, src *toc.Source, info *translate.ImageInfo, ref repo.Ref, opts PushOptions) (*Pushed, error) {
 	st, err := local.Open(filepath.Join(ref.Repo, repo.StoreName), local.Options{Create: true, Sync: true})
 	if err != nil {
 		return nil, err
@@ -142,40 +149,4 @@ func stream(ctx context.Context, src *toc.Source, write func(context.Context, *t
 		return err
 	})
 	return r, err
-}
-
-// openSource reads the tree and the config of a source.
-func openSource(ctx context.Context, source string, opts PushOptions) (*toc.Source, *translate.ImageInfo, error) {
-	if dir, ok := strings.CutPrefix(source, "rootfs:"); ok {
-		info, err := bareConfig(opts.Platform)
-		if err != nil {
-			return nil, nil, err
-		}
-		src, err := tree.Scan(ctx, dir)
-		return src, info, err
-	}
-	image, err := ocisrc.Open(ctx, source, ocisrc.Options{Platform: opts.Platform})
-	if err != nil {
-		return nil, nil, err
-	}
-	defer image.Close()
-	src, err := translate.Merge(ctx, image, translate.MergeOptions{TempDir: opts.TempDir})
-	return src, image.Info(), err
-}
-
-// bareConfig is the config of a directory: it says what platform it is for and
-// nothing else.
-func bareConfig(platform string) (*translate.ImageInfo, error) {
-	p := ocispec.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH}
-	if platform != "" {
-		var err error
-		if p, err = ocisrc.ParsePlatform(platform); err != nil {
-			return nil, err
-		}
-	}
-	b, err := json.Marshal(ocispec.Image{Platform: p, RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{}}})
-	if err != nil {
-		return nil, fmt.Errorf("transfer: %w", err)
-	}
-	return &translate.ImageInfo{Config: b, ConfigMediaType: ocispec.MediaTypeImageConfig, Platform: p}, nil
 }

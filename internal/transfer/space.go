@@ -34,6 +34,29 @@ func treeSpace(nodes []toc.Node) int64 {
 
 func blocks(size int64) int64 { return (size + blockSize - 1) / blockSize * blockSize }
 
+// layerSize returns about what a layer of the nodes has, in bytes.
+func layerSize(nodes []toc.Node) int64 {
+	const block = 512
+	var sum int64
+	for i := range nodes {
+		if sum += block; nodes[i].Link < 0 {
+			sum += (nodes[i].Size + block - 1) / block * block
+		}
+	}
+	return sum
+}
+
+// contentSize returns the bytes of all files of a tree.
+func contentSize(nodes []toc.Node) int64 {
+	var sum int64
+	for i := range nodes {
+		if nodes[i].Link < 0 {
+			sum += nodes[i].Size
+		}
+	}
+	return sum
+}
+
 // checkSpace fails with ErrSpace if the filesystem that holds dir, or the
 // nearest directory above it that exists, has less than need bytes for us.
 func checkSpace(dir string, need int64) error {

@@ -39,8 +39,8 @@ func noise(generation, i int) []byte {
 	return b
 }
 
-// publish makes a tree and pushes it.
-func publish(t *testing.T, dir string, generation int) (tree string, ref repo.Ref) {
+// pushTree makes a tree and pushes it.
+func pushTree(t *testing.T, dir string, generation int) (tree string, ref repo.Ref) {
 	t.Helper()
 	tree = filepath.Join(t.TempDir(), "tree")
 	must(t, os.Mkdir(tree, 0o755))
@@ -60,7 +60,7 @@ func newOptions(t *testing.T) PullOptions {
 }
 
 func TestSeedsThatChange(t *testing.T) {
-	tree, ref := publish(t, t.TempDir(), 1)
+	tree, ref := pushTree(t, t.TempDir(), 1)
 	for name, change := range map[string]func(path string) error{
 		"other bytes":   func(path string) error { return os.WriteFile(path, noise(2, 0), 0o644) },
 		"shorter":       func(path string) error { return os.Truncate(path, 100) },
@@ -75,7 +75,7 @@ func TestSeedsThatChange(t *testing.T) {
 			must(t, os.CopyFS(seed, os.DirFS(tree)))
 			opts := newOptions(t)
 			opts.Seeds = []string{seed}
-			opts.Dest = filepath.Join(t.TempDir(), "dest")
+			opts.Dest = Dest{Kind: RootFS, Path: filepath.Join(t.TempDir(), "dest")}
 			p, err := Pull(t.Context(), ref, opts, func(p *Prepared) {
 				if len(p.Plan.Missing) != 0 {
 					t.Errorf("%d contents are not in the seed", len(p.Plan.Missing))
@@ -87,7 +87,7 @@ func TestSeedsThatChange(t *testing.T) {
 			if p.Stats.Lost != 2 || p.Stats.Copied != files-2 || p.Stats.Fetched == 0 {
 				t.Errorf("stats %+v, want two contents lost and fetched", p.Stats)
 			}
-			testutil.CompareTrees(t, tree, opts.Dest)
+			testutil.CompareTrees(t, tree, opts.Dest.Path)
 		})
 	}
 }
@@ -110,11 +110,11 @@ func cutPull(t *testing.T, ref repo.Ref, opts PullOptions) {
 
 func TestCutPullResumes(t *testing.T) {
 	dir := t.TempDir()
-	_, ref := publish(t, dir, 1)
+	_, ref := pushTree(t, dir, 1)
 	opts := newOptions(t)
 	_, err := Pull(t.Context(), ref, opts, nil)
 	must(t, err)
-	tree, next := publish(t, dir, 2)
+	tree, next := pushTree(t, dir, 2)
 	cutPull(t, next, opts)
 	cached := func(p *Prepared) int { return p.Plan.PerOrigin(seed.Cached).Chunks }
 
@@ -131,10 +131,10 @@ func TestCutPullResumes(t *testing.T) {
 	if out.Stats.Fetched != planned {
 		t.Errorf("%d chunks fetched, the plan said %d", out.Stats.Fetched, planned)
 	}
-	testutil.CompareTrees(t, tree, resolve(t, out.Path))
+	testutil.CompareTrees(t, tree, currentTree(t, out.Path))
 }
 
-func resolve(t *testing.T, path string) string {
+func currentTree(t *testing.T, path string) string {
 	t.Helper()
 	path, err := filepath.EvalSymlinks(path)
 	must(t, err)
@@ -144,7 +144,7 @@ func resolve(t *testing.T, path string) string {
 // TestCacheOfACrash has the chunks that an interrupted pull left be damaged, as a
 // power failure may leave them.
 func TestCacheOfACrash(t *testing.T) {
-	tree, ref := publish(t, t.TempDir(), 1)
+	tree, ref := pushTree(t, t.TempDir(), 1)
 	opts := newOptions(t)
 	cutPull(t, ref, opts)
 	n := 0
@@ -172,7 +172,7 @@ func TestCacheOfACrash(t *testing.T) {
 	}
 	out, err := Pull(t.Context(), ref, opts, nil)
 	must(t, err)
-	testutil.CompareTrees(t, tree, resolve(t, out.Path))
+	testutil.CompareTrees(t, tree, currentTree(t, out.Path))
 }
 
 // TestDamagedRoot has parts of the root be lost: the next pull makes them again,
@@ -180,7 +180,7 @@ func TestCacheOfACrash(t *testing.T) {
 func TestDamagedRoot(t *testing.T) {
 	for _, what := range []string{"trees/*/tree.json", "trees/*/rootfs", "trees/*", "blobs/*/*", "images/*", "refs/*"} {
 		t.Run(what, func(t *testing.T) {
-			tree, ref := publish(t, t.TempDir(), 1)
+			tree, ref := pushTree(t, t.TempDir(), 1)
 			opts := newOptions(t)
 			_, err := Pull(t.Context(), ref, opts, nil)
 			must(t, err)
@@ -194,7 +194,7 @@ func TestDamagedRoot(t *testing.T) {
 			}
 			out, err := Pull(t.Context(), ref, opts, nil)
 			must(t, err)
-			testutil.CompareTrees(t, tree, resolve(t, out.Path))
+			testutil.CompareTrees(t, tree, currentTree(t, out.Path))
 		})
 	}
 }
@@ -203,22 +203,22 @@ func TestDamagedRoot(t *testing.T) {
 // does not stand in the way of the next.
 func TestDamagedPredecessor(t *testing.T) {
 	dir := t.TempDir()
-	_, ref := publish(t, dir, 1)
+	_, ref := pushTree(t, dir, 1)
 	opts := newOptions(t)
 	out, err := Pull(t.Context(), ref, opts, nil)
 	must(t, err)
-	old := resolve(t, out.Path)
-	tree, _ := publish(t, dir, 2)
+	old := currentTree(t, out.Path)
+	tree, _ := pushTree(t, dir, 2)
 	_, err = Push(t.Context(), "rootfs:"+tree, ref, PushOptions{})
 	must(t, err)
 	must(t, os.RemoveAll(old))
 	out, err = Pull(t.Context(), ref, opts, nil)
 	must(t, err)
-	testutil.CompareTrees(t, tree, resolve(t, out.Path))
+	testutil.CompareTrees(t, tree, currentTree(t, out.Path))
 }
 
 func TestPrepareChangesNothing(t *testing.T) {
-	_, ref := publish(t, t.TempDir(), 1)
+	_, ref := pushTree(t, t.TempDir(), 1)
 	opts := newOptions(t)
 	p, err := Prepare(t.Context(), ref, opts)
 	must(t, err)

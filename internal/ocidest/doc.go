@@ -1,0 +1,121 @@
+// Package ocidest writes a filesystem as a standard image of one layer: into an
+// OCI image layout, into one as a tar, or as docker save does. What it writes
+// follows from the filesystem, the config and the compression alone:
+// docs/format/export.md. Nothing partial has its final name, and an error leaves
+// what was there.
+package ocidest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ociv2-sync/ociv2-sync/toc"
+)
+
+// ErrReference says that an image cannot have the name that was given.
+var ErrReference = errors.New("bad image reference")
+
+// Image is what is to be written.
+type Image struct {
+	// Source is the filesystem.
+	Source *toc.Source
+	// Config is the config of the image that it is from, of which all but
+	// rootfs.diff_ids and the history is kept.
+	Config []byte
+}
+
+// Options are the options of writing. The zero value works.
+type Options struct {
+	// Compression of the layer; docker archives have none.
+	Compression Compression
+	// Replace allows a file to be replaced by an archive.
+	Replace bool
+	// Progress, if not nil, is called with the bytes of the layer, uncompressed,
+	// that were written since the last call.
+	Progress func(n int64)
+}
+
+// Written is what was written.
+type Written struct {
+	// Digest names the manifest; for docker archives, which have none, the config.
+	Digest digest.Digest
+	// LayerSize is the size of the layer as it is stored, in bytes.
+	LayerSize int64
+	// Omitted are the nodes that no layer can hold.
+	Omitted []int
+}
+
+// Write writes the image to where kind, path and ref say: "oci", a directory, and the
+// image's name in it, or ""; "oci-archive" and a file, likewise; or "docker-archive",
+// a file and NAME[:TAG], or "".
+func Write(ctx context.Context, kind, path, ref string, img Image, opts Options) (*Written, error) {
+	if err := Check(kind, path, ref, opts.Replace); err != nil {
+		return nil, err
+	}
+	write := map[string]func(context.Context, string, string, Image, Options) (*Written, error){
+		"oci": writeLayout, "oci-archive": writeOCIArchive, "docker-archive": writeDockerArchive,
+	}[kind]
+	w, err := write(ctx, path, ref, img, opts)
+	if err != nil {
+		return nil, fmt.Errorf("ocidest: %s:%s: %w", kind, path, err)
+	}
+	return w, nil
+}
+
+// Check fails as Write would for what it is told, before anything is done for it.
+func Check(kind, path, ref string, replace bool) error {
+	var err error
+	switch kind {
+	case "oci":
+		if err = checkRef(ref); err == nil {
+			err = checkLayout(path)
+		}
+	case "oci-archive":
+		if err = checkRef(ref); err == nil {
+			err = checkArchive(path, replace)
+		}
+	case "docker-archive":
+		if _, err = dockerTag(ref); err == nil {
+			err = checkArchive(path, replace)
+		}
+	default:
+		err = fmt.Errorf("%w: no kind of image %q", ErrReference, kind)
+	}
+	if err != nil {
+		return fmt.Errorf("ocidest: %w", err)
+	}
+	return nil
+}
+
+// refs are the names that the image specification has for the index of a layout.
+var refs = regexp.MustCompile(`^[A-Za-z0-9]+((--|[-._:@/+])[A-Za-z0-9]+)*$`)
+
+func checkRef(ref string) error {
+	if ref != "" && !refs.MatchString(ref) {
+		return fmt.Errorf("%w: %q cannot be the name of an image in a layout", ErrReference, ref)
+	}
+	return nil
+}
+
+// dockerTags are the names of docker, with or without a registry and a tag.
+var dockerTags = regexp.MustCompile(`^([A-Za-z0-9.-]+(:[0-9]+)?/)?` +
+	`[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?$`)
+
+// writeCounter passes on the number of bytes that are written.
+type writeCounter struct {
+	w    io.Writer
+	note func(int64)
+}
+
+func (c writeCounter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	if c.note != nil {
+		c.note(int64(n))
+	}
+	return n, err
+}

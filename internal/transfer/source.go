@@ -1,0 +1,133 @@
+package transfer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/assemble"
+	"github.com/ociv2-sync/ociv2-sync/internal/ocisrc"
+	"github.com/ociv2-sync/ociv2-sync/internal/root"
+	"github.com/ociv2-sync/ociv2-sync/internal/tree"
+	"github.com/ociv2-sync/ociv2-sync/seed"
+	"github.com/ociv2-sync/ociv2-sync/toc"
+	"github.com/ociv2-sync/ociv2-sync/translate"
+)
+
+// openSource reads the tree and the config of a source.
+func openSource(ctx context.Context, source string, opts PushOptions) (*toc.Source, *translate.ImageInfo, error) {
+	if dir, ok := strings.CutPrefix(source, "rootfs:"); ok {
+		info, err := bareConfig(opts.Platform)
+		if err != nil {
+			return nil, nil, err
+		}
+		src, err := tree.Scan(ctx, dir)
+		return src, info, err
+	}
+	image, err := ocisrc.Open(ctx, source, ocisrc.Options{Platform: opts.Platform})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer image.Close()
+	src, err := translate.Merge(ctx, image, translate.MergeOptions{TempDir: opts.TempDir})
+	return src, image.Info(), err
+}
+
+// bareConfig is the config of a directory: it says what platform it is for and
+// nothing else.
+func bareConfig(platform string) (*translate.ImageInfo, error) {
+	p := ocispec.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH}
+	if platform != "" {
+		var err error
+		if p, err = ocisrc.ParsePlatform(platform); err != nil {
+			return nil, err
+		}
+	}
+	b, err := json.Marshal(ocispec.Image{Platform: p, RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{}}})
+	if err != nil {
+		return nil, fmt.Errorf("transfer: %w", err)
+	}
+	return &translate.ImageInfo{Config: b, ConfigMediaType: ocispec.MediaTypeImageConfig, Platform: p}, nil
+}
+
+// contentsSource is a filesystem with the given nodes whose contents lie in the
+// temporary directory t, each under its digest. Closing it removes them.
+func contentsSource(nodes []toc.Node, t *root.TempTree) (*toc.Source, error) {
+	dir, err := os.OpenRoot(t.Path)
+	if err != nil {
+		return nil, fmt.Errorf("transfer: %w", err)
+	}
+	return &toc.Source{
+		Nodes: nodes,
+		Open: func(_ context.Context, i int) (io.ReadCloser, error) {
+			return dir.Open(assemble.ContentName(nodes[i].Digest))
+		},
+		Close: func() error { return errors.Join(dir.Close(), t.Remove()) },
+	}, nil
+}
+
+// sourceSeed has all contents of a source, so that a tree can be made of it.
+type sourceSeed struct{ src *toc.Source }
+
+func (s sourceSeed) String() string { return "source" }
+
+func (s sourceSeed) Find(_ context.Context, want *seed.Wanted, found func(seed.Digest, string)) error {
+	for i := range s.src.Nodes {
+		n := &s.src.Nodes[i]
+		if n.IsRegular() && n.Link < 0 && n.Size > 0 && want.Take(n.Digest, n.Size) {
+			found(n.Digest, strconv.Itoa(i))
+		}
+	}
+	return nil
+}
+
+func (s sourceSeed) Open(ctx context.Context, path string) (io.ReadCloser, error) {
+	i, err := strconv.Atoi(path)
+	if err != nil {
+		return nil, err
+	}
+	return s.src.Open(ctx, i)
+}
+
+// buildTree makes the tree of a source in an empty directory.
+func buildTree(ctx context.Context, src *toc.Source, dir string, opts PullOptions) (_ *assemble.Stats, err error) {
+	contents := toc.NewCopier(src)
+	for i := range src.Nodes {
+		n := &src.Nodes[i]
+		if n.IsRegular() && n.Link < 0 && n.Size > 0 && n.Digest == [32]byte{} {
+			if err := contents.Copy(ctx, io.Discard, i); err != nil {
+				return nil, err
+			}
+		}
+	}
+	contents.Spread()
+	layout, err := toc.NewLayout(src.Nodes)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := seed.Match(ctx, src.Nodes, []seed.Seed{sourceSeed{src}}, opts.Logger)
+	if err != nil {
+		return nil, err
+	}
+	dest, err := tree.OpenDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, dest.Close()) }()
+	job := assemble.Job{
+		Nodes: src.Nodes, Layout: layout, Plan: plan,
+		Space: func(context.Context) (*seed.Space, error) {
+			return nil, fmt.Errorf("transfer: %w: the source has changed while it was read", toc.ErrContent)
+		},
+	}
+	return assemble.Run(ctx, job, dest, assemble.Options{Logger: opts.Logger, Progress: opts.Progress, UIDShift: opts.UIDShift})
+}
