@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -83,6 +84,19 @@ func (tr *trap) set(at int, hit func()) {
 	tr.at, tr.hit, tr.n = at, hit, 0
 }
 
+// start starts a command and has the trap send it a signal at the request number
+// at.
+func (tr *trap) start(t testing.TB, cmd *exec.Cmd, at int, sig os.Signal) {
+	t.Helper()
+	started := make(chan struct{})
+	tr.set(at, func() {
+		<-started
+		_ = cmd.Process.Signal(sig)
+	})
+	must(t, cmd.Start())
+	close(started)
+}
+
 func (tr *trap) total() (sum, again int64) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
@@ -141,8 +155,7 @@ func TestInterruptedPull(t *testing.T) {
 					cmd := d.command(args...)
 					var stderr bytes.Buffer
 					cmd.Stderr = &stderr
-					tr.set(at, func() { _ = cmd.Process.Signal(sig) })
-					must(t, cmd.Start())
+					tr.start(t, cmd, at, sig)
 					interrupted(t, sig, wait(t, cmd), stderr.String())
 					if into == "root" {
 						if _, err := os.Lstat(result); err == nil {
@@ -247,8 +260,7 @@ func TestInterruptedExtract(t *testing.T) {
 			cmd := d.command("extract", "--store", url+"/default.castr", url+"/app/1.caidx", dest)
 			var stderr bytes.Buffer
 			cmd.Stderr = &stderr
-			tr.set(at, func() { _ = cmd.Process.Signal(sig) })
-			must(t, cmd.Start())
+			tr.start(t, cmd, at, sig)
 			interrupted(t, sig, wait(t, cmd), stderr.String())
 			if _, err := os.Lstat(dest); err == nil {
 				t.Error("the destination is there")
@@ -341,17 +353,22 @@ func TestInterruptedMake(t *testing.T) {
 			time.Sleep(whole * time.Duration(1+i) / 8)
 			_ = cmd.Process.Signal(sig)
 			code := wait(t, cmd)
-			switch b, err := os.ReadFile(out); {
-			case code == exitDone:
-			case whileStarting(sig, cmd.ProcessState.Sys().(syscall.WaitStatus)):
-			default:
-				interrupted(t, sig, code, stderr.String())
-				if i%2 == 0 && string(b) != "old" || i%2 == 1 && err == nil {
-					t.Errorf("%v: the output is %d bytes, %v", sig, len(b), err)
-				}
-			}
+			left, err := os.ReadFile(out)
 			if got := d.must("make", "-q", out, tree).stdout; got != want {
 				t.Errorf("%v: then made %s, want %s", sig, got, want)
+			}
+			whole, rerr := os.ReadFile(out)
+			must(t, rerr)
+			switch {
+			case code == exitDone:
+			case whileStarting(sig, cmd.ProcessState.Sys().(syscall.WaitStatus)):
+			case sig == syscall.SIGKILL && bytes.Equal(left, whole):
+				// It was killed when all was done.
+			default:
+				interrupted(t, sig, code, stderr.String())
+				if i%2 == 0 && string(left) != "old" || i%2 == 1 && err == nil {
+					t.Errorf("%v: the output is %d bytes, %v", sig, len(left), err)
+				}
 			}
 			entries, err := os.ReadDir(dir)
 			must(t, err)

@@ -3,13 +3,15 @@
 //
 // A file is written as
 //
-//	openat(DIR/.NAME.RANDOM.tmp, O_CREAT|O_EXCL)   temporary, in the same directory
+//	openat(DIR, O_TMPFILE)                         no name: a kill leaves nothing
 //	write …
 //	fsync                                          its bytes are on the disk
+//	linkat(/proc/self/fd/…, DIR/.NAME.RANDOM.tmp)  only a rename replaces a file
 //	close
 //	rename(DIR/.NAME.RANDOM.tmp, DIR/NAME)         readers see the old file or the new one
 //	fsync(DIR)                                     the new name is on the disk
 //
+// A filesystem that has no files without a name gets the temporary name at once.
 // Temporary names begin with a dot and end in ".tmp", so that what serves or
 // lists a directory can tell them. A crash may leave one behind; the file under
 // the final name is intact.
@@ -42,24 +44,41 @@ func WriteFile(path string, data []byte, perm fs.FileMode) error {
 // File is a new version of a file. It is written to as any file is and replaces
 // the file at its path at [File.Commit].
 type File struct {
-	*os.File // temporary; its Close is hidden by ours
+	*os.File // its Close is hidden by ours
 	path     string
+	temp     string // the temporary name; "" while it has none
 	done     bool
 }
 
 // Create returns a new version of the file at path, to have the permissions
 // perm before umask. Call [File.Close] on every way out.
 func Create(path string, perm fs.FileMode) (*File, error) {
+	f := &File{path: path}
+	dir := filepath.Dir(path)
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, uint32(perm.Perm()))
+	switch {
+	case err == nil:
+		f.File = os.NewFile(uintptr(fd), path)
+		return f, nil
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EISDIR), errors.Is(err, unix.EINVAL):
+		// A filesystem, or a kernel, without files that have no name.
+	default:
+		return nil, fmt.Errorf("durable: %w", &fs.PathError{Op: "create", Path: path, Err: err})
+	}
+	f.temp = tempName(path)
+	if f.File, err = os.OpenFile(f.temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, perm); err != nil {
+		return nil, fmt.Errorf("durable: %w", err)
+	}
+	return f, nil
+}
+
+// tempName returns a new name in the directory of path.
+func tempName(path string) string {
 	dir, base := filepath.Split(path)
 	if len(base) > 200 { // with what is added it must remain a file name
 		base = base[:200]
 	}
-	tmp := dir + "." + base + "." + rand.Text()[:16] + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
-	if err != nil {
-		return nil, fmt.Errorf("durable: %w", err)
-	}
-	return &File{File: f, path: path}, nil
+	return dir + "." + base + "." + rand.Text()[:16] + ".tmp"
 }
 
 // Commit gives the file its name, as the package comment says. On error nothing
@@ -70,17 +89,26 @@ func (f *File) Commit() error { return f.CommitAs(f.path) }
 // CommitAs is Commit under another path on the same file system, for a file whose
 // name follows from its content.
 func (f *File) CommitAs(path string) error {
-	if err := f.Sync(); err != nil {
+	err := f.Sync()
+	if err == nil && f.temp == "" {
+		// Only a rename can replace a file, and it needs a name.
+		temp := tempName(path)
+		self := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+		if err = unix.Linkat(unix.AT_FDCWD, self, unix.AT_FDCWD, temp, unix.AT_SYMLINK_FOLLOW); err == nil {
+			f.temp = temp
+		} else {
+			err = &os.LinkError{Op: "link", Old: f.path, New: temp, Err: err}
+		}
+	}
+	if err != nil {
 		return errors.Join(fmt.Errorf("durable: %w", err), f.Close())
 	}
 	f.done = true
-	tmp := f.Name()
-	err := f.File.Close()
-	if err == nil {
-		err = os.Rename(tmp, path)
+	if err = f.File.Close(); err == nil {
+		err = os.Rename(f.temp, path)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("durable: %w", err), os.Remove(tmp))
+		return errors.Join(fmt.Errorf("durable: %w", err), os.Remove(f.temp))
 	}
 	return SyncDir(filepath.Dir(path))
 }
@@ -91,7 +119,11 @@ func (f *File) Close() error {
 		return nil
 	}
 	f.done = true
-	return errors.Join(f.File.Close(), os.Remove(f.Name()))
+	err := f.File.Close()
+	if f.temp != "" {
+		err = errors.Join(err, os.Remove(f.temp))
+	}
+	return err
 }
 
 // CheckFile refuses with ErrOccupied to make a file at path where there is

@@ -66,7 +66,8 @@ func TestDiscard(t *testing.T) {
 	if _, err := f.WriteString("new"); err != nil {
 		t.Fatal(err)
 	}
-	if got := names(t, dir); !strings.HasPrefix(got, ".file.") || !strings.HasSuffix(got, ".tmp file") {
+	// Without a name, or with a temporary one where the filesystem cannot do that.
+	if got := names(t, dir); got != "file" && (!strings.HasPrefix(got, ".file.") || !strings.HasSuffix(got, ".tmp file")) {
 		t.Errorf("while writing the directory holds %s", got)
 	}
 	if err := errors.Join(f.Close(), f.Close()); err != nil {
