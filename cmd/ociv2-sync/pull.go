@@ -73,7 +73,7 @@ func (f *destFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.BoolVar(&f.replace, "replace", false, "exchange a directory that is not empty, or a file, for the image")
 	fl.Uint32Var(&f.uidShift, "uid-shift", 0, "`NUMBER` to add to every owner and group, in rootfs:DIR")
-	fl.StringVar(&f.compression, "compression", "gzip", "compression of the layer of an OCI image, gzip or zstd")
+	fl.StringVar(&f.compression, "compression", "gzip", "`COMPRESSION` of the layer of an OCI image, gzip or zstd")
 }
 
 // options adds what the flags mean.
