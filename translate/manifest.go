@@ -85,8 +85,8 @@ type Stream struct {
 	Size uint64
 }
 
-// blobs gives every object that the manifest names, in its order.
-func (m *Manifest) blobs() []ocispec.Descriptor {
+// Blobs gives every object that the manifest names, in its order.
+func (m *Manifest) Blobs() []ocispec.Descriptor {
 	b := []ocispec.Descriptor{m.Config, m.TOC, m.Catar.Index, m.Catar.Sizes}
 	if m.Extra != nil {
 		b = append(b, m.Extra.Index, m.Extra.Sizes)
@@ -116,7 +116,7 @@ func (m *Manifest) Encode() ([]byte, error) {
 		MediaType:    ocispec.MediaTypeImageManifest,
 		ArtifactType: MediaTypeImage,
 		Config:       ocispec.DescriptorEmptyJSON,
-		Layers:       m.blobs(),
+		Layers:       m.Blobs(),
 		Annotations:  annotations,
 	})
 	if err != nil {

@@ -60,7 +60,7 @@ func TestManifestRoundTrip(t *testing.T) {
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
-		if n := len(got.blobs()); n != 4 && want.Extra == nil || n != 6 && want.Extra != nil {
+		if n := len(got.Blobs()); n != 4 && want.Extra == nil || n != 6 && want.Extra != nil {
 			t.Errorf("%d blobs", n)
 		}
 	}

@@ -87,6 +87,7 @@ separated by colons.
 		newDigestCommand, newCatCommand, newDiffCommand,
 		newPushCommand, newPullCommand, newPlanCommand, newImagesCommand,
 		newRollbackCommand, newSeedCommand, newServeCommand, newConvertCommand,
+		newInspectCommand, newLsCommand,
 	} {
 		cmd.AddCommand(finish(add(a)))
 	}

@@ -20,6 +20,13 @@ type diffOptions struct {
 	features featureFlags
 }
 
+// diffChange is a change as --json prints it.
+type diffChange struct {
+	Kind string   `json:"kind"`
+	Path string   `json:"path"` // escaped as in the text
+	What []string `json:"what,omitempty"`
+}
+
 func newDiffCommand(a *app) *cobra.Command {
 	var o diffOptions
 	cmd := &cobra.Command{
@@ -36,10 +43,17 @@ of any two kinds, and prints a line for each node that differs:
 
 Only what both archives record is compared, times as exactly as the coarser one
 has them. Of two blobs (files or .caibx) the first byte that differs is printed.
-Inputs may be URLs. The exit code is 0 if nothing differs and 1 if something
+Inputs may be URLs.
+
+Two images in repositories, repo:REPO/NAME[:TAG|@sha256:DIGEST], are compared by
+their tables of contents alone, in all that these say; "links" is another first name
+of a hard-link group.
+
+The exit code is 0 if nothing differs and 1 if something
 does.`,
 		Example: `  ociv2-sync diff v1.caidx v2.caidx
-  ociv2-sync diff v1.catar /srv/tree etc`,
+  ociv2-sync diff v1.catar /srv/tree etc
+  ociv2-sync diff repo:https://images.example/app:v1 repo:https://images.example/app:v2`,
 		Args: cobra.RangeArgs(2, 3),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runDiff(cmd, args, &o) },
 	}
@@ -49,6 +63,9 @@ does.`,
 }
 
 func (a *app) runDiff(cmd *cobra.Command, args []string, o *diffOptions) error {
+	if strings.HasPrefix(args[0], repoPrefix) || strings.HasPrefix(args[1], repoPrefix) {
+		return a.diffImages(cmd, args)
+	}
 	flags, err := o.features.flags()
 	if err != nil {
 		return err
@@ -62,19 +79,14 @@ func (a *app) runDiff(cmd *cobra.Command, args []string, o *diffOptions) error {
 }
 
 func (a *app) diff(cmd *cobra.Command, x, y *archive.Input) error {
-	type change struct {
-		Kind string   `json:"kind"`
-		Path string   `json:"path"` // escaped as in the text
-		What []string `json:"what,omitempty"`
-	}
 	kinds := map[byte]string{'+': "added", '-': "removed", '~': "changed"}
-	changes := []change{}
+	changes := []diffChange{}
 	out := bufio.NewWriter(a.stdout)
 	found := 0
 	err := archive.Diff(cmd.Context(), x, y, func(c archive.Change) error {
 		found++
 		if a.json {
-			changes = append(changes, change{kinds[c.Kind], c.Path, c.What})
+			changes = append(changes, diffChange{kinds[c.Kind], c.Path, c.What})
 			return nil
 		}
 		line := fmt.Sprintf("%c %s", c.Kind, c.Path)
@@ -89,7 +101,7 @@ func (a *app) diff(cmd *cobra.Command, x, y *archive.Input) error {
 	}
 	if a.json {
 		if err := a.print(struct {
-			Changes []change `json:"changes"`
+			Changes []diffChange `json:"changes"`
 		}{changes}, func(io.Writer) {}); err != nil {
 			return err
 		}

@@ -36,16 +36,22 @@ const (
 	exitSignal   = 128 // plus the number of the signal
 )
 
-const exitHelp = `Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found (image, tag, chunk),
-4 verification failed (corrupt, malformed or forged data), 5 over the budget of
---max-bytes, 6 network failure after all retries, 7 not enough space,
-130 interrupted (SIGINT), 143 terminated (SIGTERM).`
+const exitHelp = `Exit codes: 0 done, 1 failed (diff: also when the images differ), 2 wrong usage,
+3 not found (image, tag, chunk), 4 verification failed (corrupt, malformed or forged
+data), 5 over the budget of --max-bytes, 6 network failure after all retries, 7 not
+enough space, 130 interrupted (SIGINT), 143 terminated (SIGTERM).`
 
 // usageError is a mistake in the command line.
 type usageError struct{ err error }
 
 func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
+
+// notFoundError is about something in an image that is not there.
+type notFoundError struct{ error }
+
+// Is makes it one of those that exit with exitNotFound.
+func (notFoundError) Is(target error) bool { return target == fs.ErrNotExist }
 
 // signalError is what cancels the context when a signal arrives.
 type signalError struct{ sig syscall.Signal }
