@@ -13,8 +13,7 @@ import (
 type convertOptions struct {
 	pullFlags
 	destFlags
-	platform string
-	tempDir  string
+	sourceFlags
 }
 
 func newConvertCommand(a *app) *cobra.Command {
@@ -41,9 +40,7 @@ mean deletions, is left out and named.`,
 	}
 	o.pullFlags.add(cmd)
 	o.destFlags.add(cmd)
-	f := cmd.Flags()
-	f.StringVar(&o.platform, "platform", "", "`PLATFORM` of the image to convert where there are several, OS/ARCH[/VARIANT] (default this machine's)")
-	f.StringVar(&o.tempDir, "temp-dir", "", "`DIR` where contents of layers wait (default /var/tmp)")
+	o.sourceFlags.add(cmd)
 	return cmd
 }
 
@@ -53,7 +50,7 @@ func (a *app) runConvert(cmd *cobra.Command, args []string, o *convertOptions) e
 		return err
 	}
 	opts := transfer.ConvertOptions{
-		Push: transfer.PushOptions{Platform: o.platform, TempDir: o.tempDir},
+		Push: o.sourceFlags.options(a),
 		Pull: o.pullFlags.common(a, cmd),
 	}
 	if err := o.destFlags.options(&opts.Pull); err != nil {

@@ -105,7 +105,7 @@ func exitCode(err error) int {
 		}},
 		{exitBudget, []error{transfer.ErrBudget}},
 		{exitSpace, []error{transfer.ErrSpace, syscall.ENOSPC, syscall.EDQUOT}},
-		{exitNetwork, []error{store.ErrNetwork}},
+		{exitNetwork, []error{store.ErrNetwork, ocisrc.ErrNetwork}},
 		{exitCorrupt, []error{
 			store.ErrCorrupt, store.ErrTooLarge, root.ErrCorrupt, caibx.ErrMalformed, catar.ErrMalformed, catar.ErrUnsupported,
 			toc.ErrInvalid, toc.ErrContent, seed.ErrSpace, repo.ErrMalformed, repo.ErrMismatch, repo.ErrOutside, assemble.ErrContent, bundle.ErrConfig,

@@ -3,17 +3,62 @@ package main
 import (
 	"fmt"
 	"io"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/ociv2-sync/ociv2-sync/internal/ocisrc"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/transfer"
 )
 
+// sourceFlags say how a source is read.
+type sourceFlags struct {
+	platform  string
+	tempDir   string
+	authFile  string
+	plainHTTP bool
+}
+
+func (o *sourceFlags) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.platform, "platform", "", "`PLATFORM` of the image to take where there are several, OS/ARCH[/VARIANT] (default this machine's)")
+	f.StringVar(&o.tempDir, "temp-dir", "", "`DIR` where contents of layers wait (default /var/tmp)")
+	f.StringVar(&o.authFile, "authfile", "", "`FILE` with credentials for registries, as docker and podman write it (default theirs)")
+	f.BoolVar(&o.plainHTTP, "plain-http", false, "talk HTTP, not HTTPS, to registries")
+}
+
+// options returns what the flags mean.
+func (o *sourceFlags) options(a *app) transfer.PushOptions {
+	files := []string{o.authFile}
+	if o.authFile == "" {
+		files = a.authFiles()
+	}
+	return transfer.PushOptions{
+		Platform: o.platform, TempDir: o.tempDir,
+		Registry: ocisrc.Registry{AuthFiles: files, PlainHTTP: o.plainHTTP, Retries: a.retry},
+	}
+}
+
+// authFiles returns where podman and docker keep credentials.
+func (a *app) authFiles() (files []string) {
+	get := func(name string) string { v, _ := a.env(name); return v }
+	add := func(dir string, names ...string) {
+		if dir != "" {
+			files = append(files, filepath.Join(append([]string{dir}, names...)...))
+		}
+	}
+	add(get("REGISTRY_AUTH_FILE"))
+	add(get("XDG_RUNTIME_DIR"), "containers/auth.json")
+	add(get("HOME"), ".config/containers/auth.json")
+	add(get("DOCKER_CONFIG"), "config.json")
+	add(get("HOME"), ".docker/config.json")
+	return files
+}
+
 type pushOptions struct {
-	platform string
-	tempDir  string
-	deltas   int
+	sourceFlags
+	deltas int
 }
 
 func newPushCommand(a *app) *cobra.Command {
@@ -28,6 +73,8 @@ SOURCE is one of
   oci:DIR[:REF]              an OCI image layout
   oci-archive:FILE[:REF]     the same as a tar
   docker-archive:FILE[:REF]  what docker save writes
+  docker://HOST/NAME[:TAG|@DIGEST]
+                             an image in a registry
   rootfs:DIR                 a root filesystem
 
 The tag appears, or changes, when everything else is in place: whoever pulls
@@ -38,9 +85,8 @@ meanwhile gets the old image.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runPush(cmd, args, &o) },
 	}
+	o.sourceFlags.add(cmd)
 	f := cmd.Flags()
-	f.StringVar(&o.platform, "platform", "", "`PLATFORM` of the image to push where there are several, OS/ARCH[/VARIANT] (default this machine's)")
-	f.StringVar(&o.tempDir, "temp-dir", "", "`DIR` where contents wait between layers and chunks (default /var/tmp)")
 	f.IntVar(&o.deltas, "deltas", 3, "`NUMBER` of earlier tags to make deltas from; this version makes none")
 	return cmd
 }
@@ -55,16 +101,15 @@ func (a *app) runPush(cmd *cobra.Command, args []string, o *pushOptions) error {
 	}
 	var m meter
 	var last int64
-	pushed, err := transfer.Push(cmd.Context(), args[0], ref, transfer.PushOptions{
-		Platform: o.platform, TempDir: o.tempDir,
-		Progress: func(done, total int64) {
-			if m.add == nil {
-				m = a.meter(bar{name: "pushed", total: total})
-			}
-			m.add(0, done-last)
-			last = done
-		},
-	})
+	opts := o.sourceFlags.options(a)
+	opts.Progress = func(done, total int64) {
+		if m.add == nil {
+			m = a.meter(bar{name: "pushed", total: total})
+		}
+		m.add(0, done-last)
+		last = done
+	}
+	pushed, err := transfer.Push(cmd.Context(), args[0], ref, opts)
 	if m.stop != nil {
 		m.stop()
 	}

@@ -1,6 +1,6 @@
 // Package ocisrc opens images where other tools keep them, as sources for
-// package translate: OCI image layouts, as directories and as archives, and the
-// archives of docker save, in all layouts since Docker 1.10.
+// package translate: registries, OCI image layouts, as directories and as archives, and
+// the archives of docker save, in all layouts since Docker 1.10.
 //
 // It is the only package that imports the OCI client library. Names inside a
 // layout or an archive never lead out of it. Every index, manifest and config is

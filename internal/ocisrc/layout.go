@@ -32,10 +32,10 @@ const (
 	maxNesting = 8
 )
 
-// layout reads one OCI layout.
+// layout reads one OCI layout, or, without fsys, a repository of a registry.
 type layout struct {
 	fsys  fs.FS
-	blobs *oci.ReadOnlyStorage
+	blobs content.Fetcher
 	want  ocispec.Platform
 }
 
@@ -67,6 +67,11 @@ func (l *layout) image(ctx context.Context, tag string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	return l.follow(ctx, desc)
+}
+
+// follow opens the image that desc leads to.
+func (l *layout) follow(ctx context.Context, desc ocispec.Descriptor) (*Image, error) {
 	for range maxNesting {
 		if desc.MediaType != ocispec.MediaTypeImageIndex && desc.MediaType != dockerManifestList {
 			return l.manifest(ctx, desc)
@@ -75,6 +80,7 @@ func (l *layout) image(ctx context.Context, tag string) (*Image, error) {
 		if _, err := l.document(ctx, "index", desc, &index); err != nil {
 			return nil, err
 		}
+		var err error
 		if desc, err = l.forPlatform(index.Manifests); err != nil {
 			return nil, err
 		}
@@ -197,10 +203,12 @@ func notFound(err error) error {
 	switch {
 	case errors.Is(err, errdef.ErrNotFound):
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	case err == nil:
+		return nil
 	case errors.Is(err, errdef.ErrInvalidDigest), errors.Is(err, digest.ErrDigestUnsupported):
 		return fmt.Errorf("%w: %w", translate.ErrMalformed, err)
 	}
-	return err
+	return registryError(err)
 }
 
 // readJSON decodes the file name of fsys into v.

@@ -32,6 +32,8 @@ type Options struct {
 	// is for another is an error. Empty means the machine's where an image
 	// comes for several platforms, and any where it comes for one.
 	Platform string
+	// Registry is for images in registries.
+	Registry Registry
 }
 
 // Image is an open image. It implements translate.Source.
@@ -62,6 +64,7 @@ func (m *Image) Close() error { return m.close() }
 //	oci:DIR[:REF]              an OCI layout; REF is a name in its index
 //	oci-archive:FILE[:REF]     the same in a tar
 //	docker-archive:FILE[:REF]  from docker save; REF is NAME[:TAG] or @INDEX
+//	docker://HOST/NAME[:TAG|@DIGEST]  an image in a registry
 //
 // The first colon after the transport ends DIR or FILE. REF may be left out where
 // there is only one image.
@@ -82,6 +85,13 @@ func open(ctx context.Context, ref string, opts Options) (*Image, error) {
 		return nil, err
 	}
 	transport, rest, _ := strings.Cut(ref, ":")
+	if transport == "docker" {
+		img, err := openRegistry(ctx, rest, want, opts.Registry)
+		if err != nil {
+			return nil, err
+		}
+		return img.checked(want, opts)
+	}
 	name, tag, tagged := strings.Cut(rest, ":")
 	if name == "" || tagged && tag == "" {
 		return nil, fmt.Errorf("%w: want TRANSPORT:PATH[:REF]", ErrReference)
@@ -110,10 +120,15 @@ func open(ctx context.Context, ref string, opts Options) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	if opts.Platform != "" && !matches(want, img.info.Platform) {
-		return nil, errors.Join(fmt.Errorf("%w: the image is for %s, not %s", ErrNotFound, platformName(img.info.Platform), opts.Platform), img.Close())
+	return img.checked(want, opts)
+}
+
+// checked closes an image that is not for the platform that was asked for.
+func (m *Image) checked(want ocispec.Platform, opts Options) (*Image, error) {
+	if opts.Platform != "" && !matches(want, m.info.Platform) {
+		return nil, errors.Join(fmt.Errorf("%w: the image is for %s, not %s", ErrNotFound, platformName(m.info.Platform), opts.Platform), m.Close())
 	}
-	return img, nil
+	return m, nil
 }
 
 // rootFS gives the regular files of a directory, and nothing outside it.

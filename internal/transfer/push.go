@@ -13,6 +13,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/catar"
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/internal/ingest"
+	"github.com/ociv2-sync/ociv2-sync/internal/ocisrc"
 	"github.com/ociv2-sync/ociv2-sync/internal/pipe"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/store/local"
@@ -25,6 +26,8 @@ type PushOptions struct {
 	// Platform selects the image of a source that has several: OS/ARCH or
 	// OS/ARCH/VARIANT.
 	Platform string
+	// Registry says how a source in a registry is read.
+	Registry ocisrc.Registry
 	// TempDir is where contents wait between layers and chunks; "" means the
 	// default of translate.MergeOptions.
 	TempDir string

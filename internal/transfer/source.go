@@ -33,7 +33,7 @@ func openSource(ctx context.Context, source string, opts PushOptions) (*toc.Sour
 		src, err := tree.Scan(ctx, dir)
 		return src, info, err
 	}
-	image, err := ocisrc.Open(ctx, source, ocisrc.Options{Platform: opts.Platform})
+	image, err := ocisrc.Open(ctx, source, ocisrc.Options{Platform: opts.Platform, Registry: opts.Registry})
 	if err != nil {
 		return nil, nil, err
 	}
