@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -67,6 +68,9 @@ func (a *app) runConvert(cmd *cobra.Command, args []string, o *convertOptions) e
 	made, err := transfer.Convert(cmd.Context(), args[0], dest, opts)
 	if m.stop != nil {
 		m.stop()
+	}
+	if e, ok := errors.AsType[*transfer.UnrestoredError](err); ok {
+		a.warnUnrestored(e.Notes)
 	}
 	if err != nil {
 		return err

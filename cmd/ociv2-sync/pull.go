@@ -78,7 +78,7 @@ func (f *destFlags) add(cmd *cobra.Command) {
 
 // options adds what the flags mean.
 func (f *destFlags) options(opts *transfer.PullOptions) (err error) {
-	opts.Replace, opts.UIDShift = f.replace, f.uidShift
+	opts.Replace, opts.UIDShift, opts.Lenient = f.replace, f.uidShift, os.Geteuid() != 0
 	opts.Compression, err = ocidest.ParseCompression(f.compression)
 	return err
 }
@@ -127,7 +127,6 @@ func (a *app) runPull(cmd *cobra.Command, args []string, o *pullOptions) error {
 	if err := o.destFlags.options(&opts); err != nil {
 		return err
 	}
-	opts.Lenient = os.Geteuid() != 0
 	opts.Client = a.client()
 	defer opts.Client.Close()
 	m := meter{stop: func() {}}

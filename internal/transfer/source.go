@@ -129,5 +129,9 @@ func buildTree(ctx context.Context, src *toc.Source, dir string, opts PullOption
 			return nil, fmt.Errorf("transfer: %w: the source has changed while it was read", toc.ErrContent)
 		},
 	}
-	return assemble.Run(ctx, job, dest, assemble.Options{Logger: opts.Logger, Progress: opts.Progress, UIDShift: opts.UIDShift})
+	stats, err := assemble.Run(ctx, job, dest, assemble.Options{Logger: opts.Logger, Progress: opts.Progress, UIDShift: opts.UIDShift})
+	if err == nil && len(stats.Unrestored) > 0 && !opts.Lenient {
+		err = &UnrestoredError{stats.Unrestored}
+	}
+	return stats, err
 }
