@@ -159,6 +159,32 @@ func TestUnpackRefusesOthers(t *testing.T) {
 	}
 }
 
+// Check finds out the size itself.
+func TestCheck(t *testing.T) {
+	for _, b := range [][]byte{noise(1), noise(100_000), make([]byte, 1<<20)} {
+		for _, alg := range []chunk.Algorithm{chunk.SHA512_256, chunk.SHA256} {
+			id := alg.Sum(b)
+			packed := []store.Packed{{Form: store.Raw, Data: b}}
+			for _, form := range []store.Compression{store.Zstd, store.XZ, store.Gzip} {
+				packed = append(packed, store.NewPacker(form, uint64(len(b))).Pack(nil, b))
+			}
+			for _, p := range packed {
+				if got, err := store.Check(nil, p, id); err != nil || !bytes.Equal(got, b) {
+					t.Errorf("%d bytes: %v", len(b), err)
+				}
+				if _, err := store.Check(nil, p, chunk.ID{}); !errors.Is(err, store.ErrCorrupt) {
+					t.Errorf("another ID: %v", err)
+				}
+				for n := 0; n < len(p.Data); n += len(p.Data)/20 + 1 {
+					if _, err := store.Check(nil, store.Packed{Form: p.Form, Data: p.Data[:n]}, id); !errors.Is(err, store.ErrCorrupt) {
+						t.Errorf("cut to %d bytes: %v", n, err)
+					}
+				}
+			}
+		}
+	}
+}
+
 func TestParseCompression(t *testing.T) {
 	for _, name := range []string{"zstd", "xz", "gzip"} {
 		if c, err := store.ParseCompression(name); err != nil || c.String() != name {

@@ -85,6 +85,7 @@ separated by colons.
 	for _, add := range []func(*app) *cobra.Command{
 		newMakeCommand, newExtractCommand, newListCommand, newMTreeCommand, newStatCommand,
 		newDigestCommand, newCatCommand, newDiffCommand,
+		newGCCommand, newVerifyCommand, newRepairCommand,
 		newPushCommand, newPullCommand, newPlanCommand, newImagesCommand,
 		newRollbackCommand, newSeedCommand, newServeCommand, newConvertCommand,
 		newInspectCommand, newLsCommand,

@@ -107,7 +107,7 @@ func exitCode(err error) int {
 		{exitSpace, []error{transfer.ErrSpace, syscall.ENOSPC, syscall.EDQUOT}},
 		{exitNetwork, []error{store.ErrNetwork, ocisrc.ErrNetwork}},
 		{exitCorrupt, []error{
-			store.ErrCorrupt, store.ErrTooLarge, root.ErrCorrupt, caibx.ErrMalformed, catar.ErrMalformed, catar.ErrUnsupported,
+			archive.ErrDamaged, store.ErrCorrupt, store.ErrTooLarge, root.ErrCorrupt, caibx.ErrMalformed, catar.ErrMalformed, catar.ErrUnsupported,
 			toc.ErrInvalid, toc.ErrContent, seed.ErrSpace, repo.ErrMalformed, repo.ErrMismatch, repo.ErrOutside, assemble.ErrContent, bundle.ErrConfig,
 			translate.ErrMalformed, translate.ErrMismatch, translate.ErrLimit, translate.ErrUnsupported,
 		}},

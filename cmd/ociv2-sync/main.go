@@ -28,7 +28,7 @@ func run(args []string, stdout, stderr io.Writer, env func(string) (string, bool
 	defer stop()
 	a := &app{stdout: stdout, stderr: stderr, env: env}
 	root := newRootCommand(a)
-	root.SetArgs(args)
+	root.SetArgs(verbFirst(root, args))
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitDone

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -50,7 +51,7 @@ type Made struct {
 // Make writes an archive of the directory at source, or an index of that or
 // of the file at source, to the file at output; "-" is standard output, for an
 // archive alone. The output appears when it is complete.
-func Make(ctx context.Context, source, output string, stdout io.Writer, opts MakeOptions) (*Made, error) {
+func Make(ctx context.Context, source, output string, stdout io.Writer, opts MakeOptions) (_ *Made, err error) {
 	if opts.Kind == Archive {
 		return makeArchive(ctx, source, output, stdout, opts)
 	}
@@ -59,6 +60,12 @@ func Make(ctx context.Context, source, output string, stdout io.Writer, opts Mak
 		return nil, err
 	}
 	defer st.Close()
+	// No collection may remove what the index will name before it is there.
+	unlock, err := st.Lock(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	in := ingest.Options{
 		Params: opts.Params, FeatureFlags: uint64(opts.Flags), Store: st, Compression: opts.Compression, Jobs: opts.Jobs, Digest: true, Progress: opts.Progress,
 	}

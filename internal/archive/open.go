@@ -16,6 +16,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/pipe"
 	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
+	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 )
 
@@ -58,7 +59,8 @@ type Input struct {
 	at   func(context.Context) io.ReaderAt
 	size uint64
 
-	live    bool // a directory, read as an archive
+	store   store.Store // of an index
+	live    bool        // a directory, read as an archive
 	tempDir string
 	sub     *subtree
 	close   func() error
@@ -184,7 +186,7 @@ func (in *Input) openIndex(ctx context.Context, name string, opts OpenOptions) e
 		return err
 	}
 	in.Index, in.Algorithm, in.close = x, x.Algorithm(), closer.Close
-	in.size = x.Size()
+	in.size, in.store = x.Size(), st
 	in.at = func(ctx context.Context) io.ReaderAt { return assemble.NewReaderAt(ctx, x, st) }
 	in.part = func(ctx context.Context, w io.Writer, from, to uint64) error {
 		return assemble.CopyRange(ctx, w, x, st, opts.Jobs, from, to)

@@ -88,6 +88,12 @@ func publish(ctx context.Context, src *toc.Source, info *translate.ImageInfo, re
 		return nil, err
 	}
 	defer st.Close()
+	// No collection may remove what the image will need before it is there.
+	unlock, err := st.Lock(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
 
 	layout, err := toc.NewLayout(src.Nodes)
 	if err != nil {

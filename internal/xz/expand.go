@@ -172,3 +172,28 @@ func blockHeader(h []byte) (compressed, expanded *uint64, err error) {
 	}
 	return compressed, expanded, nil
 }
+
+// Size returns how many bytes the index at the end of a stream says that it
+// expands to.
+func Size(data []byte) (uint64, error) {
+	if len(data) < headerSize+footerSize || string(data[len(data)-2:]) != footerMagic {
+		return 0, corrupt("no footer")
+	}
+	length := (uint64(binary.LittleEndian.Uint32(data[len(data)-8:])) + 1) * 4
+	if length > uint64(len(data)-headerSize-footerSize) {
+		return 0, corrupt("footer")
+	}
+	index := data[uint64(len(data)-footerSize)-length : len(data)-footerSize]
+	next := func() uint64 {
+		v, n := binary.Uvarint(index)
+		index = index[max(n, 0):]
+		return v
+	}
+	index = index[1:]
+	total := uint64(0)
+	for range min(next(), length) {
+		next() // the length of a block
+		total += next()
+	}
+	return total, nil // what is wrong with the index Expand says
+}

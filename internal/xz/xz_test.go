@@ -88,7 +88,7 @@ func TestExpand(t *testing.T) {
 		{"--lzma2=lc=1,lp=3,pb=1"},
 	}
 	for name, b := range samples() {
-		if len(b) > 65537 && name != "mixed" {
+		if len(b) != 1 && len(b) != 4095 && len(b) != 65537 && name != "mixed" {
 			continue
 		}
 		for _, a := range args {
@@ -154,6 +154,9 @@ func FuzzExpand(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte, size uint32) {
 		got, err := xz.Expand(nil, data, int(size))
+		if n, sizeErr := xz.Size(data); err == nil && (sizeErr != nil || n != uint64(size)) {
+			t.Errorf("size %d, %v", n, sizeErr)
+		}
 		if err == nil && len(got) != int(size) || err != nil && got != nil {
 			t.Errorf("%d bytes, %v", len(got), err)
 		}

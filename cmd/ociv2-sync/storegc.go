@@ -1,0 +1,65 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ociv2-sync/ociv2-sync/chunk"
+	"github.com/ociv2-sync/ociv2-sync/internal/archive"
+)
+
+type gcOptions struct {
+	store           string
+	dryRun, verbose bool
+}
+
+func newGCCommand(a *app) *cobra.Command {
+	var o gcOptions
+	cmd := &cobra.Command{
+		Use:   "gc INDEX...",
+		Short: "Remove the chunks from a store that no index needs",
+		Long: `GC removes from a chunk store every chunk that none of the indexes (.caidx,
+.caibx) names. Name all indexes that are to stay usable. Each must be whole; else
+nothing is removed. Whatever else lies in the store stays. While gc runs, make
+and push into the store wait.`,
+		Example: `  ociv2-sync gc *.caidx *.caibx
+  ociv2-sync gc --dry-run --store=/srv/default.castr v2.caidx`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.runGC(cmd, args, &o) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.store, "store", "", "`DIR` of the chunk store (default default.castr beside the indexes)")
+	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "remove nothing")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "name each chunk that goes")
+	return cmd
+}
+
+func (a *app) runGC(cmd *cobra.Command, args []string, o *gcOptions) error {
+	client := a.client()
+	defer client.Close()
+	opts := archive.GCOptions{Store: o.store, DryRun: o.dryRun, Client: client}
+	if o.verbose {
+		opts.Removing = func(id chunk.ID) { a.say("removing chunk %s", id) }
+	}
+	done, err := archive.GC(cmd.Context(), args, opts)
+	if err != nil {
+		return err
+	}
+	type result struct {
+		DryRun  bool  `json:"dryRun"`
+		Used    int   `json:"usedChunks"`
+		Kept    int   `json:"keptChunks"`
+		Removed int   `json:"removedChunks"`
+		Bytes   int64 `json:"removedBytes"`
+	}
+	r := result{o.dryRun, done.Used, done.Kept, done.Removed, done.Bytes}
+	return a.print(r, func(w io.Writer) {
+		verb := "removed"
+		if o.dryRun {
+			verb = "would remove"
+		}
+		fmt.Fprintf(w, "%s %d chunks, %s; %d chunks remain\n", verb, r.Removed, human(r.Bytes), r.Kept)
+	})
+}
