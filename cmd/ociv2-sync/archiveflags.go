@@ -2,13 +2,16 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"os"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ociv2-sync/ociv2-sync/catar"
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
+	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 )
 
@@ -81,11 +84,45 @@ func (f *featureFlags) flags() (catar.Flags, error) {
 
 // inputFlags are the options of reading an archive or index.
 type inputFlags struct {
-	stores []string
+	stores, extra []string
 }
 
 func (f *inputFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.stores, "store", nil, "chunk `STORE` of an index, a directory or URL; repeatable (default default.castr beside the index)")
+	cmd.Flags().StringArrayVar(&f.extra, "extra-store", nil, "`STORE` to ask for what those before do not have; repeatable")
+}
+
+// shiftFlags are casync's options of shifting owners.
+type shiftFlags struct{ shift, size string }
+
+func (f *shiftFlags) add(cmd *cobra.Command, what string) {
+	fl := cmd.Flags()
+	fl.StringVar(&f.shift, "uid-shift", "no", what+": `NUMBER`, no, or yes for 0 and a range")
+	fl.StringVar(&f.size, "uid-range", "", "`NUMBER` of owners that are told apart (default 65536 with --uid-shift)")
+}
+
+// options returns the shift that the flags mean.
+func (f *shiftFlags) options() (tree.IDShift, error) {
+	s := tree.IDShift{Range: 1 << 16}
+	var on yesNo
+	base, err := strconv.ParseUint(f.shift, 10, 32)
+	switch {
+	case err == nil && base != math.MaxUint32:
+		on, s.Base = true, uint32(base)
+	case on.Set(f.shift) != nil:
+		return s, usageError{fmt.Errorf("--uid-shift is yes, no or a number of 32 bits, not %q", f.shift)}
+	}
+	if f.size != "" {
+		n, err := strconv.ParseUint(f.size, 10, 64)
+		if err != nil || n == 0 || n > 1<<32 {
+			return s, usageError{fmt.Errorf("--uid-range is 1 to 4294967296, not %q", f.size)}
+		}
+		on, s.Range = true, uint32(min(n, math.MaxUint32)) // which no owner has
+	}
+	if !on {
+		return tree.IDShift{}, nil
+	}
+	return s, nil
 }
 
 // withInput calls use with the input of a casync verb: INPUT [SUBPATH].
@@ -93,7 +130,7 @@ func (a *app) withInput(cmd *cobra.Command, args []string, f *inputFlags, flags 
 	client := a.client()
 	defer client.Close()
 	in, err := archive.Open(cmd.Context(), arg(args, 0, "."), archive.OpenOptions{
-		Stdin: os.Stdin, Stores: f.stores, Client: client, Jobs: a.jobs, Flags: flags,
+		Stdin: os.Stdin, Stores: f.stores, ExtraStores: f.extra, Client: client, Jobs: a.jobs, Flags: flags,
 	})
 	if err != nil {
 		return err

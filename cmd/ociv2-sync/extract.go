@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -16,10 +17,15 @@ type extractOptions struct {
 	delete        yesNo
 	punchHoles    yesNo
 	undoImmutable yesNo
+	seedOutput    yesNo
+	reflink       yesNo
+	seeds         []string
+	shift         shiftFlags
+	strict        bool
 }
 
 func newExtractCommand(a *app) *cobra.Command {
-	o := extractOptions{delete: true, punchHoles: true}
+	o := extractOptions{delete: true, punchHoles: true, seedOutput: true, reflink: true}
 	cmd := &cobra.Command{
 		Use:   "extract INPUT [PATH [SUBPATH]]",
 		Short: "Extract a casync archive or blob",
@@ -29,7 +35,15 @@ of a blob (.caibx). The input may be a URL. With SUBPATH that node alone, with
 all below it, is extracted into PATH, under its name; of an index only the chunks
 that it needs are fetched. A directory that is not there appears
 when it is complete; one that is there is changed in place, and what the archive
-does not have is deleted from it unless --delete=no.`,
+does not have is deleted from it unless --delete=no.
+
+A blob becomes a new file when it is complete. A file or block device PATH that
+is there is changed in place: of what it has, wherever that lies in it, nothing is
+fetched. Nor is of what a --seed has, which is read as a whole unless its index
+lies beside it under its name and .caibx.
+
+What the system does not let us restore is named. For root, or with --strict,
+that is an error.`,
 		Example: `  ociv2-sync extract tree.caidx /srv/tree
   ociv2-sync extract --store=https://images.example/default.castr \
       https://images.example/app/v1.caidx /srv/app
@@ -44,6 +58,11 @@ does not have is deleted from it unless --delete=no.`,
 	f.Var(&o.delete, "delete", "delete what the archive does not have")
 	f.Var(&o.punchHoles, "punch-holes", "make files sparse where they are zero")
 	f.Var(&o.undoImmutable, "undo-immutable", "take the immutable attribute from what has to go")
+	f.StringArrayVar(&o.seeds, "seed", nil, "`FILE` or device that may have chunks of a blob; repeatable")
+	f.Var(&o.seedOutput, "seed-output", "use what a file that is there has of the blob")
+	f.Var(&o.reflink, "reflink", "share blocks with the seeds of a blob where that is possible")
+	f.BoolVar(&o.strict, "strict", false, "fail if anything could not be restored")
+	o.shift.add(cmd, "number to add to every owner and group")
 	return cmd
 }
 
@@ -54,19 +73,45 @@ func (a *app) runExtract(cmd *cobra.Command, args []string, o *extractOptions) e
 	if err != nil {
 		return usageError{err}
 	}
+	shift, err := o.shift.options()
+	if err != nil {
+		return err
+	}
 	return a.withInput(cmd, input, &o.input, 0, func(in *archive.Input) error {
+		if in.Kind == archive.BlobIndex {
+			return a.extractBlob(cmd, in, dest, o)
+		}
+		if len(o.seeds) > 0 {
+			return usageError{errors.New("--seed is for blobs; pull takes seeds of trees")}
+		}
 		notes, err := archive.Extract(cmd.Context(), in, dest, tree.ExtractOptions{
-			Flags: flags, Umask: umask(), KeepOthers: !bool(o.delete),
+			Flags: flags, Umask: umask(), KeepOthers: !bool(o.delete), Shift: shift,
 			PunchHoles: bool(o.punchHoles), UndoImmutable: bool(o.undoImmutable),
 		})
 		if err != nil {
 			return err
 		}
-		if err := a.unrestored(notes); err != nil {
+		if err := a.unrestored(notes, o.strict); err != nil {
 			return err
 		}
 		return a.print(struct {
 			Path string `json:"path"`
 		}{dest}, func(io.Writer) {})
 	})
+}
+
+func (a *app) extractBlob(cmd *cobra.Command, in *archive.Input, dest string, o *extractOptions) error {
+	done, err := archive.ExtractBlob(cmd.Context(), in, dest, archive.BlobOptions{
+		Seeds: o.seeds, SeedOutput: bool(o.seedOutput), PunchHoles: bool(o.punchHoles), Reflink: bool(o.reflink), Jobs: a.jobs,
+	})
+	if err != nil {
+		return err
+	}
+	a.say("%d chunks were in place, %d came from seeds, %d from the store", done.InPlace, done.Seeded, done.Fetched)
+	return a.print(struct {
+		Path    string `json:"path"`
+		InPlace int    `json:"chunksInPlace"`
+		Seeded  int    `json:"chunksFromSeeds"`
+		Fetched int    `json:"chunksFetched"`
+	}{dest, done.InPlace, done.Seeded, done.Fetched}, func(io.Writer) {})
 }

@@ -13,6 +13,7 @@ import (
 
 type makeOptions struct {
 	features    featureFlags
+	shift       shiftFlags
 	store       string
 	chunkSize   string
 	compression string
@@ -37,6 +38,7 @@ whole stream is printed.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runMake(cmd, args, &o) },
 	}
 	o.features.add(cmd)
+	o.shift.add(cmd, "number to take off every owner and group")
 	f := cmd.Flags()
 	f.StringVar(&o.store, "store", "", "`DIR` of the chunk store (default default.castr beside OUTPUT)")
 	f.StringVar(&o.chunkSize, "chunk-size", "auto", "`SIZE` of chunks in bytes: AVG, MIN:AVG:MAX or auto, with K, M or G")
@@ -63,6 +65,9 @@ func (a *app) runMake(cmd *cobra.Command, args []string, o *makeOptions) error {
 		return usageError{fmt.Errorf("%q does not end in .catar, .caidx or .caibx; say --what is to be made", output)}
 	}
 	if opts.Flags, err = o.features.flags(); err != nil {
+		return err
+	}
+	if opts.Shift, err = o.shift.options(); err != nil {
 		return err
 	}
 	if opts.Params, err = chunk.ParseParams(o.chunkSize); err != nil {

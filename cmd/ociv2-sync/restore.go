@@ -14,10 +14,11 @@ import (
 const maxNotes = 20
 
 // unrestored names what a tree was to have and does not. For root that is a
-// failure; an ordinary user may not set owners or make devices and is told.
-func (a *app) unrestored(notes []tree.Unrestored) error {
+// failure; an ordinary user may not set owners or make devices and is told,
+// unless strict says that it is a failure too.
+func (a *app) unrestored(notes []tree.Unrestored, strict bool) error {
 	a.warnUnrestored(notes)
-	if len(notes) > 0 && unix.Geteuid() == 0 {
+	if len(notes) > 0 && (strict || unix.Geteuid() == 0) {
 		return fmt.Errorf("%d attributes could not be restored", len(notes))
 	}
 	return nil

@@ -22,10 +22,7 @@ func TestMixedStore(t *testing.T) {
 		}
 		for _, form := range forms {
 			name := filepath.Join(dir, form.String())
-			extract(t, name+".caibx", name+".out")
-			if !bytes.Equal(read(t, name), read(t, name+".out")) {
-				t.Errorf("%v: other bytes", form)
-			}
+			extractBlob(t, name+".caibx", name+".out", read(t, name), archive.BlobOptions{})
 		}
 	})
 	t.Run("ours", func(t *testing.T) {

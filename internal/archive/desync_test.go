@@ -12,7 +12,6 @@ import (
 
 	"github.com/ociv2-sync/ociv2-sync/catar"
 	"github.com/ociv2-sync/ociv2-sync/chunk"
-	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 )
 
 // silent is a progress bar that nobody sees.
@@ -105,7 +104,7 @@ func TestWeReadDesyncs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	if _, err := Extract(t.Context(), in, at("out"), tree.ExtractOptions{}); err != nil {
+	if _, err := ExtractBlob(t.Context(), in, at("out"), BlobOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := os.ReadFile(at("out")); err != nil || !bytes.Equal(got, want) {

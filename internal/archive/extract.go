@@ -14,15 +14,14 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 )
 
-// Extract makes the directory or the file at dest from an input. A directory
+// Extract makes the directory at dest from an archive. A directory
 // that is not there appears when it is complete; one that is there is changed
 // in place, as casync does. The node that Enter chose becomes a node of its name
-// in the directory, of which nothing else is changed. A file appears, or is
-// replaced, when it is complete. What the system did not let us restore is
-// returned.
+// in the directory, of which nothing else is changed. What the system did not let
+// us restore is returned.
 func Extract(ctx context.Context, in *Input, dest string, opts tree.ExtractOptions) ([]tree.Unrestored, error) {
 	if !in.IsArchive() {
-		return nil, writeOutput(dest, nil, func(w io.Writer) error { return in.WriteTo(ctx, w) })
+		return nil, fmt.Errorf("archive: %w: %s is not an archive", ErrUsage, in.name)
 	}
 	opts.Below = in.sub != nil
 	var notes []tree.Unrestored
@@ -44,13 +43,28 @@ func Extract(ctx context.Context, in *Input, dest string, opts tree.ExtractOptio
 	_, err := os.Lstat(dest)
 	switch {
 	case err == nil:
-		err = build(dest)
+		// What is not an archive is to be found out before anything changes.
+		if err := in.precheck(ctx); err != nil {
+			return nil, err
+		}
+		if err = build(dest); err != nil {
+			err = fmt.Errorf("%w (%s was being changed and is now partly old, partly new)", err, dest)
+		}
 		return notes, err
 	case errors.Is(err, fs.ErrNotExist):
 		err = durable.Dir(ctx, dest, false, build)
 		return notes, err
 	}
 	return nil, fmt.Errorf("archive: %w", err)
+}
+
+// precheck reads an archive that is a local file to its end; others would have
+// to be fetched twice.
+func (in *Input) precheck(ctx context.Context) error {
+	if in.at == nil || in.Index != nil {
+		return nil
+	}
+	return walk(ctx, in, func(string, *catar.Entry, *catar.Reader) error { return nil })
 }
 
 // Digest returns the digest of the whole stream, in hex, or of what Enter chose

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/ociv2-sync/ociv2-sync/caibx"
 	"github.com/ociv2-sync/ociv2-sync/catar"
@@ -31,6 +32,8 @@ type OpenOptions struct {
 	// Stores have the chunks of an index, in the order in which they are
 	// asked: directories and URLs. None means DefaultStore.
 	Stores []string
+	// ExtraStores are asked after them.
+	ExtraStores []string
 	// Client fetches from URLs.
 	Client *httpstore.Client
 	// Jobs is the number of chunks requested at a time; 0 means 16.
@@ -38,7 +41,8 @@ type OpenOptions struct {
 	// Flags are the features with which a directory is read.
 	Flags catar.Flags
 	// TempDir is where a stream waits that has to be read out of order, for
-	// Enter; "" means /var/tmp.
+	// Enter, and chunks that are about to be written over, for ExtractBlob; ""
+	// means /var/tmp.
 	TempDir string
 }
 
@@ -181,7 +185,7 @@ func (in *Input) openIndex(ctx context.Context, name string, opts OpenOptions) e
 	if len(names) == 0 {
 		names = []string{DefaultStore(name)}
 	}
-	st, closer, err := stores.Open(names, opts.Client)
+	st, closer, err := stores.Open(slices.Concat(names, opts.ExtraStores), opts.Client)
 	if err != nil {
 		return err
 	}

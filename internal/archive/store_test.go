@@ -94,7 +94,7 @@ func TestGC(t *testing.T) {
 			t.Errorf("%s: %v, want %v", index, err, want)
 		}
 	}
-	extract(t, one, filepath.Join(dir, "out"))
+	extractBlob(t, one, filepath.Join(dir, "out"), read(t, filepath.Join(dir, "one")), archive.BlobOptions{})
 	for _, stray := range []string{"stray", "abcd"} {
 		read(t, filepath.Join(castr, stray))
 	}

@@ -82,19 +82,13 @@ func components(path string) ([]string, error) {
 }
 
 // spool keeps a stream in a file, to be read in any order.
-func (in *Input) spool(ctx context.Context) (err error) {
-	f, err := os.CreateTemp(in.tempDir, "ociv2-sync-")
+func (in *Input) spool(ctx context.Context) error {
+	f, err := tempFile(in.tempDir)
 	if err != nil {
-		return fmt.Errorf("archive: %w", err)
+		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close())
-		}
-	}()
-	if err := os.Remove(f.Name()); err != nil {
-		return fmt.Errorf("archive: %w", err)
-	}
+	old := in.close
+	in.close = func() error { return errors.Join(old(), f.Close()) }
 	if err := in.write(ctx, f); err != nil {
 		return err
 	}
@@ -102,8 +96,18 @@ func (in *Input) spool(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("archive: %w", err)
 	}
-	old := in.close
-	in.close = func() error { return errors.Join(old(), f.Close()) }
 	in.seekable(f, uint64(fi.Size()))
 	return nil
+}
+
+// tempFile returns a file without a name.
+func tempFile(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, "ociv2-sync-")
+	if err != nil {
+		return nil, fmt.Errorf("archive: %w", err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(fmt.Errorf("archive: %w", err), f.Close())
+	}
+	return f, nil
 }
