@@ -67,6 +67,9 @@ func (a *app) runMake(cmd *cobra.Command, args []string, o *makeOptions) error {
 	if opts.Flags, err = o.features.flags(); err != nil {
 		return err
 	}
+	if opts.Kind == archive.BlobIndex {
+		opts.Flags = archive.BlobFlags(opts.Flags, len(o.features.with) > 0)
+	}
 	if opts.Shift, err = o.shift.options(); err != nil {
 		return err
 	}

@@ -86,6 +86,9 @@ func makeOf(tb testing.TB, source, output string, change func(*archive.MakeOptio
 		Kind: archive.KindOf(output), Flags: flags(tb), Params: chunk.DefaultParams(),
 		Store: filepath.Join(filepath.Dir(output), "default.castr"),
 	}
+	if opts.Kind == archive.BlobIndex {
+		opts.Flags = archive.BlobFlags(opts.Flags, false)
+	}
 	if change != nil {
 		change(&opts)
 	}

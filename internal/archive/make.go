@@ -21,7 +21,8 @@ import (
 type MakeOptions struct {
 	// Kind is what to make.
 	Kind Kind
-	// Flags are the features of the archive; they also choose the digest.
+	// Flags are the features of the archive; they also choose the digest. The
+	// index of a blob has them as well, for what casync stores there: BlobFlags.
 	Flags catar.Flags
 	// Params are the chunk sizes of an index.
 	Params chunk.Params
@@ -36,6 +37,16 @@ type MakeOptions struct {
 	Jobs int
 	// Progress is called with the number of bytes of the stream so far.
 	Progress func(done int64)
+}
+
+// BlobFlags are the feature flags that casync gives to the index of a blob: what
+// it was told to store (with says whether it was told anything), although a blob
+// has no features but the digest, and what it was told to exclude.
+func BlobFlags(f catar.Flags, with bool) catar.Flags {
+	if with {
+		return f
+	}
+	return f & (catar.SHA512_256 | catar.ExcludeFile | catar.ExcludeSubmounts | catar.ExcludeNoDump)
 }
 
 // Made is what Make made.
@@ -71,9 +82,6 @@ func Make(ctx context.Context, source, output string, stdout io.Writer, opts Mak
 	}
 	made := &Made{}
 	if opts.Kind == BlobIndex {
-		// A blob has no features but the digest; casync also leaves the bits
-		// of what it was told to exclude.
-		in.FeatureFlags &= uint64(catar.SHA512_256 | catar.ExcludeFile | catar.ExcludeSubmounts | catar.ExcludeNoDump)
 		made.Index, err = ingestFile(ctx, source, in)
 	} else {
 		err = pipe.Run(ctx, func(ctx context.Context, w io.Writer) error {
