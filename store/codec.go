@@ -41,17 +41,36 @@ func MaxPacked(size uint64) int64 {
 // beyond size. Unpack may be called from several
 // goroutines at once.
 func Unpack(dst []byte, p Packed, alg chunk.Algorithm, id chunk.ID, size uint64) ([]byte, error) {
-	out, err := expand(dst[:0], p, size)
-	if err != nil {
-		return nil, fmt.Errorf("store: chunk %s: %w", id, err)
+	one := [][]byte{dst}
+	if err := UnpackAll(one, []Packed{p}, alg, []chunk.ID{id}, []uint64{size}); err != nil {
+		return nil, err
 	}
-	if uint64(len(out)) != size {
-		return nil, fmt.Errorf("store: chunk %s: %w: %d bytes, want %d", id, ErrCorrupt, len(out), size)
+	return one[0], nil
+}
+
+// UnpackAll is [Unpack] for several chunks of one index, whose digests are
+// computed together: dst[i] becomes the bytes of chunk ids[i], from ps[i], in
+// dst[i]'s storage if the capacity is enough. The slices must be of one length.
+// On error what dst has is not verified.
+func UnpackAll(dst [][]byte, ps []Packed, alg chunk.Algorithm, ids []chunk.ID, sizes []uint64) error {
+	for i, p := range ps {
+		out, err := expand(dst[i][:0], p, sizes[i])
+		if err == nil && uint64(len(out)) != sizes[i] {
+			err = fmt.Errorf("%w: %d bytes, want %d", ErrCorrupt, len(out), sizes[i])
+		}
+		if err != nil {
+			return fmt.Errorf("store: chunk %s: %w", ids[i], err)
+		}
+		dst[i] = out
 	}
-	if got := alg.Sum(out); got != id {
-		return nil, fmt.Errorf("store: chunk %s: %w: its digest is %s", id, ErrCorrupt, got)
+	got := make([]chunk.ID, len(ids))
+	alg.SumAll(got, dst)
+	for i, id := range ids {
+		if got[i] != id {
+			return fmt.Errorf("store: chunk %s: %w: its digest is %s", id, ErrCorrupt, got[i])
+		}
 	}
-	return out, nil
+	return nil
 }
 
 // expand undoes the compression of p, for at most size bytes of output.

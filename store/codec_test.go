@@ -80,6 +80,37 @@ func TestPackUnpack(t *testing.T) {
 }
 
 // Everything that is not exactly the chunk is refused, and the error names it.
+// Several at a time; one that is wrong is found, whichever it is.
+func TestUnpackAll(t *testing.T) {
+	data := noise(200_000)
+	var want, dst [][]byte
+	var packed []store.Packed
+	var ids []chunk.ID
+	var sizes []uint64
+	packer := store.NewPacker(0, 1<<16)
+	for n := 1; len(data) > n; n += 3000 {
+		want, data = append(want, data[:n]), data[n:]
+	}
+	for _, b := range want {
+		packed, ids, sizes = append(packed, packer.Pack(nil, b)), append(ids, chunk.SHA512_256.Sum(b)), append(sizes, uint64(len(b)))
+		dst = append(dst, make([]byte, 5, 10_000))
+	}
+	if err := store.UnpackAll(dst, packed, chunk.SHA512_256, ids, sizes); err != nil {
+		t.Fatal(err)
+	}
+	for i := range want {
+		if !bytes.Equal(dst[i], want[i]) {
+			t.Errorf("chunk %d differs", i)
+		}
+		ids[i][7] ^= 1
+		err := store.UnpackAll(dst, packed, chunk.SHA512_256, ids, sizes)
+		if !errors.Is(err, store.ErrCorrupt) || !strings.Contains(err.Error(), ids[i].String()) {
+			t.Errorf("chunk %d under another id: %v", i, err)
+		}
+		ids[i][7] ^= 1
+	}
+}
+
 func TestUnpackRefuses(t *testing.T) {
 	b := bytes.Repeat([]byte("chunk "), 1000)
 	id, size := chunk.SHA512_256.Sum(b), uint64(len(b))

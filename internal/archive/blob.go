@@ -217,7 +217,7 @@ func (w *blobWriter) fill() error {
 			list = append(list, i)
 		}
 	}
-	err := assemble.Each(w.ctx, w.x, list, w.in.store, w.opts.Jobs, func(i int, data []byte) error {
+	err := assemble.Each(w.ctx, w.x, list, w.in.store, w.opts.Jobs, w.in.near, func(i int, data []byte) error {
 		id := w.x.Chunks[i].ID
 		w.done.Fetched += len(w.places[id])
 		return w.put(id, data)

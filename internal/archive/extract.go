@@ -52,6 +52,7 @@ func Extract(ctx context.Context, in *Input, dest string, opts tree.ExtractOptio
 		}
 		return notes, err
 	case errors.Is(err, fs.ErrNotExist):
+		opts.New = true
 		err = durable.Dir(ctx, dest, false, build)
 		return notes, err
 	}

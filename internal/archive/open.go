@@ -19,6 +19,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
+	"github.com/ociv2-sync/ociv2-sync/store/local"
 )
 
 // maxIndex bounds the index that is read from a server, in bytes: some 26
@@ -64,6 +65,7 @@ type Input struct {
 	size uint64
 
 	store   store.Store // of an index
+	near    bool        // it answers at once
 	live    bool        // a directory, read as an archive
 	tempDir string
 	sub     *subtree
@@ -191,12 +193,13 @@ func (in *Input) openIndex(ctx context.Context, name string, opts OpenOptions) e
 	}
 	in.Index, in.Algorithm, in.close = x, x.Algorithm(), closer.Close
 	in.size, in.store = x.Size(), st
+	_, in.near = store.As[*local.Store](st)
 	in.at = func(ctx context.Context) io.ReaderAt { return assemble.NewReaderAt(ctx, x, st) }
 	in.part = func(ctx context.Context, w io.Writer, from, to uint64) error {
-		return assemble.CopyRange(ctx, w, x, st, opts.Jobs, from, to)
+		return assemble.CopyRange(ctx, w, x, st, opts.Jobs, in.near, from, to)
 	}
 	in.write = func(ctx context.Context, w io.Writer) error {
-		return assemble.Copy(ctx, w, x, st, opts.Jobs)
+		return assemble.Copy(ctx, w, x, st, opts.Jobs, in.near)
 	}
 	return nil
 }

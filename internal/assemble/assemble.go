@@ -43,6 +43,9 @@ type Job struct {
 	Algorithm chunk.Algorithm
 	// Store has the chunks that the plan fetches.
 	Store store.Store
+	// Near says that Store answers at once, as a directory does: asking for many
+	// chunks at a time then gains nothing, verifying several together does.
+	Near bool
 	// Cache receives every chunk that was fetched, and has those that the
 	// plan calls cached.
 	Cache Cache
@@ -100,7 +103,7 @@ func Run(ctx context.Context, job Job, dest *tree.Dir, opts Options) (*Stats, er
 	if opts.Progress == nil {
 		opts.Progress = func(int64, int64) {}
 	}
-	b := &builder{job: job, opts: opts, dest: dest, parent: parents(job.Nodes), absent: make(map[int32]bool)}
+	b := &builder{job: job, opts: opts, dest: dest, parent: parents(job.Nodes), absent: make(map[int32]bool), bare: !dest.Inherits()}
 	if !opts.ContentsOnly {
 		if err := b.skeleton(ctx); err != nil {
 			return nil, err

@@ -371,16 +371,18 @@ func TestRunStopsWhenCancelled(t *testing.T) {
 func TestCopy(t *testing.T) {
 	p := publish(t)
 	for _, jobs := range []int{0, 1, 3, 64} {
-		var got bytes.Buffer
-		if err := Copy(t.Context(), &got, p.index, &p.store, jobs); err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(got.Bytes(), p.stream) {
-			t.Errorf("with %d jobs the stream differs", jobs)
+		for _, near := range []bool{false, true} {
+			var got bytes.Buffer
+			if err := Copy(t.Context(), &got, p.index, &p.store, jobs, near); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got.Bytes(), p.stream) {
+				t.Errorf("with %d jobs, near %v, the stream differs", jobs, near)
+			}
 		}
 	}
 	p.index.Chunks[3].ID[0] ^= 1
-	if err := Copy(t.Context(), io.Discard, p.index, &p.store, 0); !errors.Is(err, store.ErrNotFound) {
+	if err := Copy(t.Context(), io.Discard, p.index, &p.store, 0, false); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("error %v, want %v", err, store.ErrNotFound)
 	}
 }

@@ -18,6 +18,7 @@ type builder struct {
 	opts   Options
 	dest   *tree.Dir
 	parent []int32 // by node: its directory
+	bare   bool    // dest hands no xattrs down to what is made in it
 
 	fetched, fetchedBytes atomic.Int64
 	copied, copiedBytes   atomic.Int64
@@ -74,6 +75,7 @@ func (b *builder) meta(i int32) tree.Meta {
 	m := tree.MetaOf(&b.job.Nodes[i])
 	m.UID += b.opts.UIDShift
 	m.GID += b.opts.UIDShift
+	m.NoXAttrs = b.bare && i > 0
 	return m
 }
 

@@ -11,14 +11,15 @@ import (
 )
 
 // Copy writes the bytes that an index describes to w, from first to last, with
-// up to jobs chunks requested at a time (0 means 16), every one verified.
-func Copy(ctx context.Context, w io.Writer, x *caibx.Index, s store.Store, jobs int) error {
-	return CopyRange(ctx, w, x, s, jobs, 0, x.Size())
+// up to jobs chunks requested at a time (0 means 16), every one verified. near
+// says what Job.Near does. w must not keep what it is given.
+func Copy(ctx context.Context, w io.Writer, x *caibx.Index, s store.Store, jobs int, near bool) error {
+	return CopyRange(ctx, w, x, s, jobs, near, 0, x.Size())
 }
 
 // CopyRange is Copy for the bytes from one offset to another, which are not
 // beyond the end. Chunks outside the range are not requested.
-func CopyRange(ctx context.Context, w io.Writer, x *caibx.Index, s store.Store, jobs int, from, to uint64) error {
+func CopyRange(ctx context.Context, w io.Writer, x *caibx.Index, s store.Store, jobs int, near bool, from, to uint64) error {
 	if jobs <= 0 {
 		jobs = 16
 	}
@@ -43,8 +44,8 @@ func CopyRange(ctx context.Context, w io.Writer, x *caibx.Index, s store.Store, 
 		runs = append(runs, 1)
 	}
 	next := 0
-	return inOrder(ctx, chunks, jobs, func(ctx context.Context, c *seed.Chunk) ([]byte, error) {
-		return get(ctx, s, x.Algorithm(), c, c.Stored, nil)
+	return inOrder(ctx, chunks, pace(jobs, near), func(ctx context.Context, chunks []*seed.Chunk, data [][]byte) error {
+		return get(ctx, s, x.Algorithm(), chunks, data, maxPacked, nil)
 	}, func(_ context.Context, c *seed.Chunk, data []byte) error {
 		off := c.Offset
 		for range runs[next] {
@@ -112,10 +113,10 @@ func (r *ReaderAt) get(i int) ([]byte, error) {
 	}
 	_, size := r.index.Span(i)
 	c := &seed.Chunk{Span: seed.Span{ID: r.index.Chunks[i].ID, Size: size}}
-	data, err := get(r.ctx, r.store, r.index.Algorithm(), c, store.MaxPacked(size), nil)
-	if err != nil {
+	data := [][]byte{nil}
+	if err := get(r.ctx, r.store, r.index.Algorithm(), []*seed.Chunk{c}, data, maxPacked, nil); err != nil {
 		return nil, err
 	}
-	r.kept = slices.Insert(r.kept[:min(len(r.kept), maxKept-1)], 0, keptChunk{i, data})
-	return data, nil
+	r.kept = slices.Insert(r.kept[:min(len(r.kept), maxKept-1)], 0, keptChunk{i, data[0]})
+	return data[0], nil
 }

@@ -8,6 +8,7 @@ import (
 	"hash"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/seed"
@@ -19,7 +20,7 @@ import (
 func (b *builder) fetch(ctx context.Context) error {
 	cut := &cutter{b: b, at: b.cursor()}
 	defer cut.close()
-	err := inOrder(ctx, b.job.Plan.Chunks, b.opts.Jobs, b.obtain, cut.use)
+	err := inOrder(ctx, b.job.Plan.Chunks, pace(b.opts.Jobs, b.job.Near), b.obtain, cut.use)
 	if err != nil {
 		return err
 	}
@@ -29,37 +30,65 @@ func (b *builder) fetch(ctx context.Context) error {
 	return nil
 }
 
-// obtain gets one chunk from where the plan says and verifies it.
-func (b *builder) obtain(ctx context.Context, c *seed.Chunk) ([]byte, error) {
-	if c.Origin == seed.Seeded {
-		data, err := b.cutOut(ctx, c)
-		if err == nil || ctx.Err() != nil {
-			return data, err
+// obtain gets chunks from where the plan says and verifies them.
+func (b *builder) obtain(ctx context.Context, chunks []*seed.Chunk, data [][]byte) error {
+	for len(chunks) > 0 {
+		n := 0
+		for n < len(chunks) && chunks[n].Origin == seed.Fetched {
+			n++
 		}
-		b.opts.Logger.Warn("seed has changed, fetching a chunk instead",
-			"seed", b.job.Plan.Seeds[c.Seed], "file", c.Path, "reason", err)
-		b.lost.Add(1)
+		var err error
+		if n > 0 {
+			err = b.download(ctx, chunks[:n], data[:n])
+		} else {
+			n, err = 1, b.local(ctx, chunks[:1], data[:1])
+		}
+		if err != nil {
+			return err
+		}
+		chunks, data = chunks[n:], data[n:]
 	}
-	if c.Origin == seed.Cached || c.Origin == seed.Repeated {
-		data, err := get(ctx, b.job.Cache, b.job.Algorithm, c, store.MaxPacked(c.Size), nil)
-		if err == nil || ctx.Err() != nil {
-			return data, err
-		}
-		// The cache is not synced to the disk while it fills, so a crash can
-		// leave wrong bytes in it. They are fetched again.
-		b.opts.Logger.Warn("cached chunk is of no use, fetching it", "chunk", c.ID, "reason", err)
-		if err := b.job.Cache.Delete(ctx, c.ID); err != nil && !errors.Is(err, store.ErrNotFound) {
-			return nil, err
-		}
-	}
-	return get(ctx, b.job.Store, b.job.Algorithm, c, c.Stored, func(p store.Packed) error {
+	return nil
+}
+
+// download gets chunks from the repository and keeps them in the cache.
+func (b *builder) download(ctx context.Context, chunks []*seed.Chunk, data [][]byte) error {
+	limit := func(c *seed.Chunk) int64 { return c.Stored }
+	return get(ctx, b.job.Store, b.job.Algorithm, chunks, data, limit, func(c *seed.Chunk, p store.Packed) error {
 		b.received(int64(len(p.Data)))
 		return b.job.Cache.Put(ctx, c.ID, p)
 	})
 }
 
-// cutOut reads a chunk out of a seed's file and verifies it.
-func (b *builder) cutOut(ctx context.Context, c *seed.Chunk) (_ []byte, err error) {
+// local gets one chunk from a seed or from the cache, and from the repository if
+// it is not there any more.
+func (b *builder) local(ctx context.Context, chunks []*seed.Chunk, data [][]byte) (err error) {
+	c := chunks[0]
+	if c.Origin == seed.Seeded {
+		if data[0], err = b.cutOut(ctx, c, data[0]); err == nil || ctx.Err() != nil {
+			return err
+		}
+		b.opts.Logger.Warn("seed has changed, fetching a chunk instead",
+			"seed", b.job.Plan.Seeds[c.Seed], "file", c.Path, "reason", err)
+		b.lost.Add(1)
+		return b.download(ctx, chunks, data)
+	}
+	err = get(ctx, b.job.Cache, b.job.Algorithm, chunks, data, maxPacked, nil)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	// The cache is not synced to the disk while it fills, so a crash can
+	// leave wrong bytes in it. They are fetched again.
+	b.opts.Logger.Warn("cached chunk is of no use, fetching it", "chunk", c.ID, "reason", err)
+	if err := b.job.Cache.Delete(ctx, c.ID); err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	return b.download(ctx, chunks, data)
+}
+
+// cutOut reads a chunk out of a seed's file, into dst if there is room, and
+// verifies it.
+func (b *builder) cutOut(ctx context.Context, c *seed.Chunk, dst []byte) (_ []byte, err error) {
 	f, err := b.job.Plan.Seeds[c.Seed].Open(ctx, c.Path)
 	if err != nil {
 		return nil, err
@@ -69,7 +98,7 @@ func (b *builder) cutOut(ctx context.Context, c *seed.Chunk) (_ []byte, err erro
 	if !ok {
 		return nil, errors.New("it is not a file")
 	}
-	data := make([]byte, c.Size)
+	data := slices.Grow(dst[:0], int(c.Size))[:c.Size]
 	if _, err := at.ReadAt(data, c.At); err != nil {
 		return nil, err
 	}
@@ -79,21 +108,33 @@ func (b *builder) cutOut(ctx context.Context, c *seed.Chunk) (_ []byte, err erro
 	return data, nil
 }
 
-// get reads a chunk of at most limit packed bytes from s and verifies it; keep
-// is then given its packed form.
-func get(ctx context.Context, s store.Store, alg chunk.Algorithm, c *seed.Chunk, limit int64, keep func(store.Packed) error) ([]byte, error) {
-	p, err := s.Get(ctx, c.ID, limit)
-	if err != nil {
-		return nil, err
+// maxPacked is the limit for a chunk whose stored size is not known.
+func maxPacked(c *seed.Chunk) int64 { return store.MaxPacked(c.Size) }
+
+// get reads chunks, of at most limit packed bytes each, from s and verifies them;
+// keep, if there is one, is then given their packed forms.
+func get(ctx context.Context, s store.Store, alg chunk.Algorithm, chunks []*seed.Chunk, data [][]byte,
+	limit func(*seed.Chunk) int64, keep func(*seed.Chunk, store.Packed) error,
+) error {
+	packed, ids, sizes := make([]store.Packed, len(chunks)), make([]chunk.ID, len(chunks)), make([]uint64, len(chunks))
+	for i, c := range chunks {
+		p, err := s.Get(ctx, c.ID, limit(c))
+		if err != nil {
+			return err
+		}
+		packed[i], ids[i], sizes[i] = p, c.ID, c.Size
 	}
-	data, err := store.Unpack(nil, p, alg, c.ID, c.Size)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s, err)
+	if err := store.UnpackAll(data, packed, alg, ids, sizes); err != nil {
+		return fmt.Errorf("%s: %w", s, err)
 	}
 	if keep != nil {
-		err = keep(p)
+		for i, c := range chunks {
+			if err := keep(c, packed[i]); err != nil {
+				return err
+			}
+		}
 	}
-	return data, err
+	return nil
 }
 
 // cutter writes the missing contents of a plan out of its chunks, which come

@@ -2,6 +2,7 @@ package assemble
 
 import (
 	"context"
+	"runtime"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -15,6 +16,9 @@ import (
 // large.
 const inFlight = 24 << 20
 
+// inFlightNear is that bound for a store that answers at once.
+const inFlightNear = 12 << 20
+
 // arrival is a chunk on its way; data is set when done is closed.
 type arrival struct {
 	chunk *seed.Chunk
@@ -24,80 +28,175 @@ type arrival struct {
 	cost  int64    // what it holds of the memory bound
 }
 
-// inOrder obtains chunks, up to jobs at a time, and hands the bytes of each to
+// together is how many chunks one job obtains and verifies together from a store
+// that answers at once: a few for each of the eight that are hashed side by side,
+// because they differ in length.
+const together = 24
+
+// maxSpare is the largest storage in bytes that is kept for another chunk: twice
+// that of the largest chunk of casync's default sizes.
+const maxSpare = 512 << 10
+
+// pacing says how many chunks are worked on at a time.
+type pacing struct {
+	jobs   int   // at a time
+	group  int   // chunks of one job, obtained together
+	memory int64 // bound in bytes
+}
+
+// pace returns the pacing for a store: one that is far gets as many requests as
+// there are jobs; one that is near hardly keeps a job waiting, so that more of them
+// than processors only use memory.
+func pace(jobs int, near bool) pacing {
+	if near {
+		return pacing{jobs: min(jobs, runtime.GOMAXPROCS(0)+1), group: together, memory: inFlightNear}
+	}
+	return pacing{jobs: jobs, group: 1, memory: inFlight}
+}
+
+// inOrder obtains chunks, several at a time, and hands the bytes of each to
 // use in the order of the list, whatever order they arrive in. A repeated
-// chunk is obtained only after the first of its kind has been.
-func inOrder(ctx context.Context, chunks []seed.Chunk, jobs int,
-	obtain func(context.Context, *seed.Chunk) ([]byte, error),
+// chunk is obtained alone, and only after the first of its kind has been.
+// obtain sets data[i] to the bytes of chunks[i] and may use the storage of what
+// it finds there; use must not keep what it is given.
+func inOrder(ctx context.Context, chunks []seed.Chunk, p pacing,
+	obtain func(_ context.Context, chunks []*seed.Chunk, data [][]byte) error,
 	use func(context.Context, *seed.Chunk, []byte) error,
 ) error {
 	g, ctx := errgroup.WithContext(ctx)
-	mem := semaphore.NewWeighted(inFlight)
-	todo := make(chan *arrival)
-	queue := make(chan *arrival, 8*jobs)
+	q := &ordered{
+		pacing: p,
+		mem:    semaphore.NewWeighted(p.memory),
+		queue:  make(chan *arrival, 8*p.jobs*p.group),
+		todo:   make(chan []*arrival),
+		spare:  make(chan []byte, 2*p.jobs*p.group),
+	}
 	g.Go(func() error {
-		defer close(todo)
-		defer close(queue)
-		return begin(ctx, chunks, mem, queue, todo)
+		defer close(q.todo)
+		defer close(q.queue)
+		return q.begin(ctx, chunks)
 	})
-	for range jobs {
+	for range p.jobs {
 		g.Go(func() error {
-			for a := range todo {
-				if a.first != nil {
-					if err := wait(ctx, a.first.done); err != nil {
-						return err
-					}
-				}
-				var err error
-				if a.data, err = obtain(ctx, a.chunk); err != nil {
+			for group := range q.todo {
+				if err := q.obtain(ctx, group, obtain); err != nil {
 					return err
 				}
-				close(a.done)
 			}
 			return nil
 		})
 	}
 	g.Go(func() error {
-		for a := range queue {
+		for a := range q.queue {
 			if err := wait(ctx, a.done); err != nil {
 				return err
 			}
 			if err := use(ctx, a.chunk, a.data); err != nil {
 				return err
 			}
-			a.data = nil // a repeated chunk may still point here
-			mem.Release(a.cost)
+			if cap(a.data) <= maxSpare {
+				select {
+				case q.spare <- a.data:
+				default:
+				}
+			}
+			a.data = nil // a repeated chunk may still point to a
+			q.mem.Release(a.cost)
 		}
 		return ctx.Err()
 	})
 	return g.Wait()
 }
 
-// begin puts every chunk into the queue of those to be used and then into that
-// of those to be obtained, as memory allows. In this order, whoever waits for
-// a chunk waits for one that has a worker or gets the next one that is free.
-func begin(ctx context.Context, chunks []seed.Chunk, mem *semaphore.Weighted, queue, todo chan<- *arrival) error {
+// ordered is the state of inOrder.
+type ordered struct {
+	pacing
+	mem   *semaphore.Weighted
+	queue chan *arrival   // to be used, in order
+	todo  chan []*arrival // to be obtained, in groups
+	spare chan []byte     // storage of chunks that were used
+}
+
+// obtain gets the chunks of a group.
+func (q *ordered) obtain(ctx context.Context, group []*arrival, obtain func(context.Context, []*seed.Chunk, [][]byte) error) error {
+	if first := group[0].first; first != nil {
+		if err := wait(ctx, first.done); err != nil {
+			return err
+		}
+	}
+	chunks, data := make([]*seed.Chunk, len(group)), make([][]byte, len(group))
+	for i, a := range group {
+		chunks[i] = a.chunk
+		select {
+		case data[i] = <-q.spare:
+		default:
+		}
+	}
+	if err := obtain(ctx, chunks, data); err != nil {
+		return err
+	}
+	for i, a := range group {
+		a.data = data[i]
+		close(a.done)
+	}
+	return nil
+}
+
+// begin puts every chunk into the queue of those to be used and then, in groups,
+// into that of those to be obtained, as memory allows. No group is held back when
+// there is something to wait for. So whoever waits for a chunk waits for one that
+// has a worker or gets the next one that is free.
+func (q *ordered) begin(ctx context.Context, chunks []seed.Chunk) error {
 	first := make(map[chunk.ID]*arrival)
+	var group []*arrival
+	flush := func() error {
+		if len(group) == 0 {
+			return nil
+		}
+		select {
+		case q.todo <- group:
+			group = nil
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	for i := range chunks {
 		c := &chunks[i]
-		a := &arrival{chunk: c, done: make(chan struct{}), cost: min(int64(c.Size)+c.Stored, inFlight)}
+		a := &arrival{chunk: c, done: make(chan struct{}), cost: min(int64(c.Size)+c.Stored, q.memory)}
 		if c.Origin == seed.Repeated {
 			a.first = first[c.ID]
 		} else {
 			first[c.ID] = a
 		}
-		if err := mem.Acquire(ctx, a.cost); err != nil {
-			return err
+		if len(group) == q.group || a.first != nil || len(group) > 0 && group[0].first != nil {
+			if err := flush(); err != nil {
+				return err
+			}
 		}
-		for _, ch := range []chan<- *arrival{queue, todo} {
+		if !q.mem.TryAcquire(a.cost) {
+			if err := flush(); err != nil {
+				return err
+			}
+			if err := q.mem.Acquire(ctx, a.cost); err != nil {
+				return err
+			}
+		}
+		select {
+		case q.queue <- a:
+		default:
+			if err := flush(); err != nil {
+				return err
+			}
 			select {
-			case ch <- a:
+			case q.queue <- a:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 		}
+		group = append(group, a)
 	}
-	return nil
+	return flush()
 }
 
 func wait(ctx context.Context, done <-chan struct{}) error {

@@ -12,6 +12,8 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/root"
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
+	"github.com/ociv2-sync/ociv2-sync/store"
+	"github.com/ociv2-sync/ociv2-sync/store/local"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
@@ -176,6 +178,7 @@ func (p *Prepared) build(ctx context.Context, dir string, contentsOnly bool, out
 		Nodes: p.tree.TOC.Nodes, Layout: p.tree.Layout, Plan: p.Plan, Space: p.loadSpace,
 		Store: st, Cache: p.cache,
 	}
+	_, job.Near = store.As[*local.Store](st)
 	if p.space != nil {
 		job.Algorithm = p.space.Algorithm
 	}

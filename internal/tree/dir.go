@@ -84,6 +84,14 @@ func (d *Dir) Create(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path.Join(d.path, name)), nil
 }
 
+// Inherits reports whether nodes made in d get xattrs from it: the ACLs that its
+// default ACL stands for. What is made in a directory that was itself made in one
+// that does not inherit does not either, until that is given a default ACL.
+func (d *Dir) Inherits() bool {
+	_, err := unix.Fgetxattr(d.fd, xattrDefaultACL, nil)
+	return !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.EOPNOTSUPP)
+}
+
 // Symlink makes a symbolic link. The target may be anything; nothing here ever
 // follows it.
 func (d *Dir) Symlink(target, name string) error {

@@ -32,6 +32,9 @@ type ExtractOptions struct {
 	// Below extracts what is below the root, and leaves the destination itself
 	// and what else it has as they are.
 	Below bool
+	// New says that the destination is a new, empty directory that nobody looks
+	// into before Extract returns: files need no temporary names in it.
+	New bool
 	// UndoImmutable takes the immutable and append-only attributes from what
 	// has to be replaced or removed.
 	UndoImmutable bool
@@ -57,6 +60,8 @@ type level struct {
 	dir   *Dir
 	entry *catar.Entry
 	names []string // of its entries so far, in order
+	made  bool     // by us, so that nothing else is in it
+	bare  bool     // it has no default ACL that what is made in it would inherit
 }
 
 type extractor struct {
@@ -83,7 +88,7 @@ func (x *extractor) run(ctx context.Context, dest *Dir) error {
 		}
 		if e.Depth == 0 {
 			x.flags = replayed(x.r.Flags(), x.opts.Flags)
-			x.open = append(x.open, level{dir: dest, entry: e})
+			x.open = append(x.open, level{dir: dest, entry: e, made: x.opts.New, bare: !dest.Inherits()})
 			continue
 		}
 		if err := x.leave(e.Depth); err != nil {
@@ -100,13 +105,15 @@ func (x *extractor) leave(depth int) error {
 	for len(x.open) > depth {
 		l := x.open[len(x.open)-1]
 		kept := len(x.open) == 1 && x.opts.Below
-		if !x.opts.KeepOthers && !kept {
+		if !x.opts.KeepOthers && !kept && !l.made {
 			if err := x.removeOthers(l); err != nil {
 				return err
 			}
 		}
 		if !kept {
-			if err := x.noted(l.dir.SetSelf(x.meta(l.entry))); err != nil {
+			m := x.meta(l.entry)
+			m.NoXAttrs = l.made && l.bare && len(x.open) > 1
+			if err := x.noted(l.dir.SetSelf(m)); err != nil {
 				return err
 			}
 		}
@@ -144,15 +151,26 @@ func (x *extractor) node(ctx context.Context, e *catar.Entry) error {
 		return nil // left out by the options
 	}
 	if e.IsDir() {
-		d, err := x.mkdir(l.dir, e)
-		if err != nil {
+		sub := level{entry: e, bare: l.bare}
+		var err error
+		if sub.dir, sub.made, err = x.mkdir(l, e); err != nil {
 			return err
 		}
-		x.open = append(x.open, level{dir: d, entry: e})
+		if !sub.made {
+			sub.bare = !sub.dir.Inherits()
+		}
+		x.open = append(x.open, sub)
 		return nil
 	}
+	if x.opts.New {
+		made, err := x.make(ctx, l, e.Name, e)
+		if err != nil || !made {
+			return err
+		}
+		return x.seal(l.dir, e)
+	}
 	temp := ".ociv2-sync-" + rand.Text()
-	made, err := x.make(ctx, l.dir, temp, e)
+	made, err := x.make(ctx, l, temp, e)
 	if err != nil || !made {
 		if rmErr := l.dir.RemoveAll(temp); err == nil {
 			err = rmErr
@@ -182,43 +200,52 @@ func (x *extractor) seal(d *Dir, e *catar.Entry) error {
 	return errors.Join(x.noted(s.notes, s.err), f.Close())
 }
 
-// mkdir opens the directory, which may be there already.
-func (x *extractor) mkdir(parent *Dir, e *catar.Entry) (*Dir, error) {
-	d, err := parent.OpenDir(e.Name)
-	if err == nil {
-		if x.opts.UndoImmutable {
-			clearImmutable(d.fd)
+// mkdir opens the directory, which may be there already, and reports whether it
+// made it.
+func (x *extractor) mkdir(l *level, e *catar.Entry) (*Dir, bool, error) {
+	parent := l.dir
+	if !l.made {
+		d, err := parent.OpenDir(e.Name)
+		if err == nil {
+			if x.opts.UndoImmutable {
+				clearImmutable(d.fd)
+			}
+			return d, false, nil
 		}
-		return d, nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		if !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
-			return nil, err
-		}
-		if err := x.removeAll(parent, e.Name); err != nil {
-			return nil, err
+		if !errors.Is(err, fs.ErrNotExist) {
+			if !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
+				return nil, false, err
+			}
+			if err := x.removeAll(parent, e.Name); err != nil {
+				return nil, false, err
+			}
 		}
 	}
 	if x.flags.Has(catar.WithSubvolume) && e.FileFlags.Has(catar.WithSubvolume) {
 		err := parent.makeSubvolume(e.Name)
 		if err == nil {
-			return parent.OpenDir(e.Name)
+			d, err := parent.OpenDir(e.Name)
+			return d, true, err
 		}
 		if !MayLack(err) {
-			return nil, err
+			return nil, false, err
 		}
 		x.note(parent, e.Name, "subvolume", err)
 	}
-	return parent.Mkdir(e.Name)
+	d, err := parent.Mkdir(e.Name)
+	return d, true, err
 }
 
-// make makes a node with all its metadata under a temporary name. It returns
-// false if the system does not let us.
-func (x *extractor) make(ctx context.Context, d *Dir, temp string, e *catar.Entry) (bool, error) {
+// make makes a node with all its metadata under a name, which may be a temporary
+// one. It returns false if the system does not let us.
+func (x *extractor) make(ctx context.Context, l *level, temp string, e *catar.Entry) (bool, error) {
+	d := l.dir
+	m := x.meta(e)
+	m.NoXAttrs = l.bare
 	var err error
 	switch e.Mode & catar.ModeType {
 	case catar.ModeRegular:
-		return true, x.file(ctx, d, temp, e)
+		return true, x.file(ctx, d, temp, e, m)
 	case catar.ModeSymlink:
 		err = d.Symlink(e.Target, temp)
 	default:
@@ -231,16 +258,15 @@ func (x *extractor) make(ctx context.Context, d *Dir, temp string, e *catar.Entr
 	if err != nil {
 		return false, err
 	}
-	notes, err := d.SetMeta(temp, x.meta(e))
+	notes, err := d.SetMeta(temp, m)
 	return true, x.noted(renamed(notes, d, e), err)
 }
 
-func (x *extractor) file(ctx context.Context, d *Dir, temp string, e *catar.Entry) error {
+func (x *extractor) file(ctx context.Context, d *Dir, temp string, e *catar.Entry, m Meta) error {
 	f, err := d.Create(temp)
 	if err != nil {
 		return err
 	}
-	m := x.meta(e)
 	m.FileFlags &^= sealed
 	// Copying on write can only be turned off while a file is empty.
 	early := &setter{fd: int(f.Fd()), path: f.Name()}

@@ -43,14 +43,48 @@ func TestExtractGivesTheTreeBack(t *testing.T) {
 	testutil.BuildTree(t, dir)
 	buildMore(t, dir)
 	archive := casyncMake(t, dir, "--exclude-nodump=no")
-	got, notes := extract(t, archive, ExtractOptions{Flags: allFlags, PunchHoles: true})
-	if len(notes) > 0 {
-		t.Errorf("not restored: %v", notes)
+	for _, isNew := range []bool{false, true} {
+		got, notes := extract(t, archive, ExtractOptions{Flags: allFlags, PunchHoles: true, New: isNew})
+		if len(notes) > 0 {
+			t.Errorf("not restored: %v", notes)
+		}
+		testutil.CompareTrees(t, dir, got, testutil.Without(testutil.HardLinks))
+		// The same again proves the file flags, which CompareTrees does not see.
+		if again := casyncMake(t, got, "--exclude-nodump=no"); !bytes.Equal(again, archive) {
+			t.Errorf("the extracted tree differs:\n%s", firstDifference(archive, again))
+		}
 	}
-	testutil.CompareTrees(t, dir, got, testutil.Without(testutil.HardLinks))
-	// The same again proves the file flags, which CompareTrees does not see.
-	if again := casyncMake(t, got, "--exclude-nodump=no"); !bytes.Equal(again, archive) {
-		t.Errorf("the extracted tree differs:\n%s", firstDifference(archive, again))
+}
+
+// What is made in a directory with a default ACL inherits one, which the archive
+// does not have: it is removed, also where nothing but a new directory lies between.
+func TestExtractRemovesInheritedACLs(t *testing.T) {
+	testutil.Need(t, "casync")
+	testutil.NeedRoot(t)
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "a/b"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"f", "a/f", "a/b/f"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	archive := casyncMake(t, dir)
+	for _, opts := range []ExtractOptions{{Flags: allFlags}, {Flags: allFlags, New: true}} {
+		got := t.TempDir()
+		run(t, "setfacl", "-d", "-m", "u:12345:rwx", got)
+		d, err := OpenDir(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Extract(t.Context(), catar.NewReader(bytes.NewReader(archive)), d, opts); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		testutil.CompareTrees(t, dir, got, testutil.Without(testutil.HardLinks))
 	}
 }
 

@@ -27,6 +27,10 @@ type Meta struct {
 	// the host's policy gives, such as security.selinux, stay.
 	XAttrs []toc.XAttr
 
+	// NoXAttrs says that the node has no xattrs that would have to be removed:
+	// it was just made in a directory that does not hand any down (Dir.Inherits).
+	NoXAttrs bool
+
 	FileFlags catar.Flags // the attributes of chattr(1) and of FAT
 	FlagsMask catar.Flags // which of them to set; the others stay
 	ProjID    uint32      // quota project; 0 is left alone
@@ -218,19 +222,25 @@ func (s *setter) setXAttrs(m Meta) {
 	if s.err != nil {
 		return
 	}
-	want := m.XAttrs
+	if !m.NoXAttrs {
+		s.removeXAttrs(m)
+	}
+	for _, x := range m.XAttrs {
+		s.try("xattr "+x.Name, func() error { return setXAttr(s.fd, x) })
+	}
+}
+
+// removeXAttrs removes the managed xattrs that m does not have.
+func (s *setter) removeXAttrs(m Meta) {
 	have, err := listXAttrs(s.fd)
 	if err != nil {
 		s.err = pathError("list xattrs of", s.path, err)
 		return
 	}
 	for _, name := range have {
-		_, keep := slices.BinarySearchFunc(want, name, func(x toc.XAttr, n string) int { return strings.Compare(x.Name, n) })
+		_, keep := slices.BinarySearchFunc(m.XAttrs, name, func(x toc.XAttr, n string) int { return strings.Compare(x.Name, n) })
 		if !keep && managed(name) && (m.keepXAttr == nil || !m.keepXAttr(name)) {
 			s.try("xattr "+name, func() error { return removeXAttr(s.fd, name) })
 		}
-	}
-	for _, x := range want {
-		s.try("xattr "+x.Name, func() error { return setXAttr(s.fd, x) })
 	}
 }
