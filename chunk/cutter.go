@@ -7,7 +7,7 @@ import "math/bits"
 // given. It is not safe for concurrent use.
 //
 // It uses the processor's vector instructions where it has suitable ones
-// (internal/asmgen); the build tag purego, or GODEBUG=cpu.all=off in the
+// (internal/asmgen); the build tag purego, or GODEBUG=cpu.avx512f=off in the
 // environment of the program, leaves it with plain Go. The cuts are the same.
 type Cutter struct {
 	p    Params

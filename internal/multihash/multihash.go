@@ -4,7 +4,7 @@
 // processor is mostly idle; it is as quick with eight of them side by side.
 // Where the processor has the instructions (AVX-512), SHA-512/256 (FIPS 180-4,
 // section 5.3.6.2) is computed so, one message in each lane of the vectors;
-// elsewhere, or built with the tag purego, or run with GODEBUG=cpu.all=off, by
+// elsewhere, or built with the tag purego, or run with GODEBUG=cpu.avx512f=off, by
 // the standard library. The digests are the same.
 package multihash
 

@@ -212,7 +212,7 @@ func (p *Prepared) match(ctx context.Context, r *root.Root) (err error) {
 // cover chooses the chunks of what no seed has.
 func (p *Prepared) cover(ctx context.Context, r *root.Root) error {
 	if r != nil {
-		cache, err := local.Open(r.ChunkCache(), local.Options{})
+		cache, err := local.Open(r.ChunkCache(), local.Options{Flat: true})
 		if err != nil {
 			return err
 		}

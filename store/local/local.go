@@ -1,6 +1,7 @@
 // Package local keeps chunks in a directory, in casync's layout
 // (docs/format/chunks.md, section 4): DIR/<first 4 hex digits>/<64 hex
-// digits>.cacnk, or without the suffix for an uncompressed chunk.
+// digits>.cacnk, or without the suffix for an uncompressed chunk. With
+// Options.Flat they are in DIR itself.
 //
 // What lies at a chunk's path is a chunk only if it is a regular file and not
 // empty. A symbolic link there is casync's mark of a missing chunk, and an empty
@@ -29,6 +30,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -47,6 +49,9 @@ type Options struct {
 	// Sync writes each chunk through to the disk before it gets its name, so
 	// that a power loss cannot leave a damaged chunk under it.
 	Sync bool
+	// Flat is another layout, for chunks that do not stay long: all files in DIR
+	// itself. casync's makes nearly a directory for each chunk of an image.
+	Flat bool
 }
 
 // Store is a chunk store in a directory. It implements [store.Store],
@@ -55,6 +60,7 @@ type Store struct {
 	dir  string
 	fd   int // of dir; every access starts here
 	sync bool
+	flat bool
 	// tmpfile is O_TMPFILE. In a test it is another flag, which open(2) refuses
 	// as a file system does that has no files without a name.
 	tmpfile int
@@ -73,7 +79,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("local: %w", &os.PathError{Op: "open", Path: dir, Err: err})
 	}
-	return &Store{dir: dir, fd: fd, sync: o.Sync, tmpfile: unix.O_TMPFILE}, nil
+	return &Store{dir: dir, fd: fd, sync: o.Sync, flat: o.Flat, tmpfile: unix.O_TMPFILE}, nil
 }
 
 // Close releases the directory. No other method may be running or follow.
@@ -97,7 +103,7 @@ func (s *Store) Get(ctx context.Context, id chunk.ID, limit int64) (store.Packed
 		return store.Packed{}, err
 	}
 	for _, form := range forms {
-		data, err := s.read(chunkName(id, form), limit)
+		data, err := s.read(s.chunkName(id, form), limit)
 		switch {
 		case err == nil:
 			return store.Packed{Form: form, Data: data}, nil
@@ -154,7 +160,7 @@ func (s *Store) Put(ctx context.Context, id chunk.ID, p store.Packed) error {
 	if _, err := s.size(id); !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	name := chunkName(id, p.Form)
+	name := s.chunkName(id, p.Form)
 	t, err := s.create(id)
 	if err != nil {
 		return s.fail("put", name, err)
@@ -178,7 +184,9 @@ type temp struct {
 }
 
 // spare returns a new name for a file beside the chunk id's.
-func spare(id string) string { return id[:4] + "/" + id[:64] + "." + rand.Text()[:16] + ".tmp" }
+func (s *Store) spare(id string) string {
+	return s.inDir(id[:64] + "." + rand.Text()[:16] + ".tmp")
+}
 
 // create makes a file, and the directory for it if necessary.
 func (s *Store) create(id chunk.ID) (temp, error) {
@@ -188,12 +196,13 @@ func (s *Store) create(id chunk.ID) (temp, error) {
 			return unix.Openat(s.fd, name, flags|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o444)
 		})
 	}
-	fd, err := open(hex[:4], s.tmpfile)
+	dir := path.Dir(s.inDir(hex))
+	fd, err := open(dir, s.tmpfile)
 	if errors.Is(err, unix.ENOENT) {
-		if err := unix.Mkdirat(s.fd, hex[:4], 0o777); err != nil && !errors.Is(err, unix.EEXIST) {
+		if err := unix.Mkdirat(s.fd, dir, 0o777); err != nil && !errors.Is(err, unix.EEXIST) {
 			return temp{}, err
 		}
-		fd, err = open(hex[:4], s.tmpfile)
+		fd, err = open(dir, s.tmpfile)
 	}
 	if err == nil {
 		return temp{fd: fd}, nil
@@ -202,7 +211,7 @@ func (s *Store) create(id chunk.ID) (temp, error) {
 	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.ENOENT) {
 		return temp{}, err
 	}
-	name := spare(hex)
+	name := s.spare(hex)
 	fd, err = open(name, unix.O_CREAT|unix.O_EXCL)
 	return temp{fd, name}, err
 }
@@ -250,7 +259,7 @@ func (s *Store) publish(t *temp, name string) error {
 	// A symbolic link or an empty file. Should another writer replace it at the
 	// same moment, either chunk is good.
 	if t.name == "" {
-		other := spare(filepath.Base(name))
+		other := s.spare(filepath.Base(name))
 		if err := s.name(*t, other); err != nil {
 			return err
 		}
@@ -300,7 +309,7 @@ func (s *Store) Delete(ctx context.Context, id chunk.ID) error {
 	}
 	found := false
 	for _, form := range forms {
-		name := chunkName(id, form)
+		name := s.chunkName(id, form)
 		err := unix.Unlinkat(s.fd, name, 0)
 		switch {
 		case err == nil:
@@ -319,7 +328,7 @@ func (s *Store) Delete(ctx context.Context, id chunk.ID) error {
 func (s *Store) size(id chunk.ID) (int64, error) {
 	for _, form := range forms {
 		var st unix.Stat_t
-		name := chunkName(id, form)
+		name := s.chunkName(id, form)
 		err := unix.Fstatat(s.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
 		switch {
 		case err == nil && isChunk(&st):
@@ -340,12 +349,20 @@ func (s *Store) fail(op, name string, err error) error {
 var forms = [...]store.Form{store.Compressed, store.Raw}
 
 // chunkName returns the path below the store of a chunk file.
-func chunkName(id chunk.ID, form store.Form) string {
-	hex := id.String()
+func (s *Store) chunkName(id chunk.ID, form store.Form) string {
+	name := s.inDir(id.String())
 	if form == store.Raw {
-		return hex[:4] + "/" + hex
+		return name
 	}
-	return hex[:4] + "/" + hex + suffix
+	return name + suffix
+}
+
+// inDir returns the path below the store of a name that begins with a chunk's ID.
+func (s *Store) inDir(name string) string {
+	if s.flat {
+		return name
+	}
+	return name[:4] + "/" + name
 }
 
 // isChunk reports whether a file can be a chunk: see the package comment.

@@ -29,9 +29,10 @@ func open(t *testing.T, dir string, o local.Options) *local.Store {
 }
 
 func TestStore(t *testing.T) {
-	for _, old := range []bool{false, true} { // an old file system, without Sync
+	for i := range 4 {
+		old, flat := i%2 > 0, i/2 > 0 // an old file system, without Sync; the other layout
 		storetest.Run(t, func(t *testing.T, chunks map[chunk.ID]store.Packed) store.Store {
-			s := open(t, filepath.Join(t.TempDir(), "a", "x.castr"), local.Options{Create: true, Sync: !old})
+			s := open(t, filepath.Join(t.TempDir(), "a", "x.castr"), local.Options{Create: true, Sync: !old, Flat: flat})
 			if old {
 				s.NameFiles()
 			}
@@ -45,6 +46,22 @@ func TestStore(t *testing.T) {
 			}
 			return s
 		})
+	}
+}
+
+// The flat layout has the files themselves, and nothing else is left behind.
+func TestFlatLayout(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, local.Options{Flat: true})
+	id := chunk.SHA512_256.Sum([]byte("x"))
+	for range 2 {
+		if err := s.Put(t.Context(), id, store.Packed{Data: []byte("p")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	if want := filepath.Join(dir, id.String()+".cacnk"); err != nil || len(files) != 1 || files[0] != want {
+		t.Errorf("files %v, %v; want %s", files, err, want)
 	}
 }
 
