@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -74,10 +75,16 @@ separated by colons.
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
 	f := cmd.PersistentFlags()
+	cmd.SetGlobalNormalizationFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "rate-limit-bps" { // casync's name, which it gives to its far side
+			name = "limit-rate"
+		}
+		return pflag.NormalizedName(name)
+	})
 	f.StringVar(&a.root, "root", "", "`DIR` of the images on this device (default /var/lib/images for root, else the XDG data directory)")
 	f.IntVar(&a.jobs, "jobs", 16, "`NUMBER` of requests in flight at a time")
 	f.IntVar(&a.retry, "retry", 5, "`NUMBER` of times a failed request is repeated")
-	f.Var(&a.limitRate, "limit-rate", "most bytes received per second, e.g. 500K or 2M (default unlimited)")
+	f.Var(&a.limitRate, "limit-rate", "most bytes received per second, or sent by ssh, e.g. 500K or 2M (default unlimited)")
 	f.BoolVar(&a.json, "json", false, "print the result, or the error, as one JSON object")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print nothing but results and errors")
 	f.StringVar(&a.progress, "progress", "auto", "`HOW` to show progress: auto, plain or none")
@@ -157,9 +164,8 @@ func (a *app) defaults(flags *pflag.FlagSet) error {
 	if a.retry < 0 {
 		return usageError{fmt.Errorf("--retry is 0 or more, not %d", a.retry)}
 	}
-	var level slog.Level
-	if e := level.UnmarshalText([]byte(a.logLevel)); e != nil {
-		return usageError{fmt.Errorf("--log-level is debug, info, warn or error, not %q", a.logLevel)}
+	if _, e := parseLevel(a.logLevel); e != nil {
+		return usageError{e}
 	}
 	if a.root == "" {
 		get := func(name string) string { v, _ := a.env(name); return v }
@@ -168,10 +174,22 @@ func (a *app) defaults(flags *pflag.FlagSet) error {
 	return err
 }
 
+// parseLevel reads the value of --log-level, or the number of syslog by which
+// casync passes its own on.
+func parseLevel(s string) (slog.Level, error) {
+	if n, err := strconv.ParseUint(s, 10, 8); err == nil && n <= 7 {
+		return []slog.Level{8, 8, 8, slog.LevelError, slog.LevelWarn, slog.LevelInfo, slog.LevelInfo, slog.LevelDebug}[n], nil
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(s)); err != nil {
+		return level, fmt.Errorf("--log-level is debug, info, warn or error, not %q", s)
+	}
+	return level, nil
+}
+
 // logger returns the logger for the libraries, which writes to stderr.
 func (a *app) logger() *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(a.logLevel)) // checked by defaults
+	level, _ := parseLevel(a.logLevel) // checked by defaults
 	if a.quiet {
 		level = slog.LevelError
 	}
@@ -252,7 +270,7 @@ func message(err error) string {
 	where, rest, ok := strings.Cut(text, ": ")
 	switch where {
 	case "archive", "assemble", "caibx", "catalogue", "catar", "chunk", "durable", "httpstore", "ingest", "local",
-		"ocisrc", "repo", "root", "seed", "serve", "store", "toc", "transfer", "translate", "tree":
+		"ocisrc", "repo", "root", "seed", "serve", "sshstore", "store", "toc", "transfer", "translate", "tree":
 		if ok {
 			return rest
 		}

@@ -11,8 +11,10 @@ import (
 
 	"github.com/ociv2-sync/ociv2-sync/catar"
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
+	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
+	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
 )
 
 // yesNo is a switch as casync's options take it.
@@ -88,7 +90,7 @@ type inputFlags struct {
 }
 
 func (f *inputFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringArrayVar(&f.stores, "store", nil, "chunk `STORE` of an index, a directory or URL; repeatable (default default.castr beside the index)")
+	cmd.Flags().StringArrayVar(&f.stores, "store", nil, "chunk `STORE` of an index, a directory, a URL or HOST:PATH; repeatable (default default.castr beside the index)")
 	cmd.Flags().StringArrayVar(&f.extra, "extra-store", nil, "`STORE` to ask for what those before do not have; repeatable")
 }
 
@@ -130,7 +132,7 @@ func (a *app) withInput(cmd *cobra.Command, args []string, f *inputFlags, flags 
 	client := a.client()
 	defer client.Close()
 	in, err := archive.Open(cmd.Context(), arg(args, 0, "."), archive.OpenOptions{
-		Stdin: os.Stdin, Stores: f.stores, ExtraStores: f.extra, Client: client, Jobs: a.jobs, Flags: flags,
+		Stdin: os.Stdin, Stores: f.stores, ExtraStores: f.extra, Clients: stores.Clients{HTTP: client, SSH: a.ssh()}, Jobs: a.jobs, Flags: flags,
 	})
 	if err != nil {
 		return err
@@ -150,13 +152,26 @@ func arg(args []string, i int, missing string) string {
 	return missing
 }
 
+// retries returns --retry as the clients take it: 0 is the default there.
+func (a *app) retries() int {
+	if a.retry == 0 {
+		return -1
+	}
+	return a.retry
+}
+
+// ssh returns how ssh is run: as casync runs it.
+func (a *app) ssh() sshstore.Options {
+	command, _ := a.env("CASYNC_SSH_PATH")
+	remote, _ := a.env("CASYNC_REMOTE_PATH")
+	return sshstore.Options{
+		Command: command, Remote: remote, Retries: a.retries(), RateLimit: int64(a.limitRate), Stderr: a.stderr, Logger: a.logger(),
+	}
+}
+
 // client returns the HTTP client of this run.
 func (a *app) client() *httpstore.Client {
-	retries := a.retry
-	if retries == 0 {
-		retries = -1 // 0 is the default there
-	}
 	return httpstore.NewClient(httpstore.Options{
-		Jobs: a.jobs, Retries: retries, RateLimit: int64(a.limitRate), Proxy: http.ProxyFromEnvironment, Logger: a.logger(),
+		Jobs: a.jobs, Retries: a.retries(), RateLimit: int64(a.limitRate), Proxy: http.ProxyFromEnvironment, Logger: a.logger(),
 	})
 }

@@ -57,7 +57,7 @@ func (a *app) runConvert(cmd *cobra.Command, args []string, o *convertOptions) e
 	if err := o.destFlags.options(&opts.Pull); err != nil {
 		return err
 	}
-	opts.Pull.Client = a.client()
+	opts.Pull.Client, opts.Pull.SSH = a.client(), a.ssh()
 	defer opts.Pull.Client.Close()
 	var m meter
 	var once sync.Once

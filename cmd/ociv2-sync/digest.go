@@ -19,7 +19,8 @@ func newDigestCommand(a *app) *cobra.Command {
 archive (.catar, or - for standard input), the stream that an index (.caidx,
 .caibx) describes, which is fetched and verified, a blob, or the archive that
 make would make of a directory. With SUBPATH it is the digest of that node and
-what is below it. The input may be a URL.`,
+what is below it. The input may be a URL or
+[USER@]HOST:PATH.`,
 		Example: `  ociv2-sync digest tree.catar
   ociv2-sync digest --with=unix /srv/tree`,
 		Args: cobra.MaximumNArgs(2),

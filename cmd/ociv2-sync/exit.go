@@ -11,6 +11,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
 	"github.com/ociv2-sync/ociv2-sync/internal/assemble"
 	"github.com/ociv2-sync/ociv2-sync/internal/bundle"
+	"github.com/ociv2-sync/ociv2-sync/internal/casyncproto"
 	"github.com/ociv2-sync/ociv2-sync/internal/durable"
 	"github.com/ociv2-sync/ociv2-sync/internal/ocidest"
 	"github.com/ociv2-sync/ociv2-sync/internal/ocisrc"
@@ -19,6 +20,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/transfer"
 	"github.com/ociv2-sync/ociv2-sync/seed"
 	"github.com/ociv2-sync/ociv2-sync/store"
+	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 	"github.com/ociv2-sync/ociv2-sync/translate"
 )
@@ -101,13 +103,13 @@ func exitCode(err error) int {
 	}{
 		{exitUsage, []error{
 			archive.ErrUsage, transfer.ErrUsage, durable.ErrOccupied, repo.ErrRef,
-			ocisrc.ErrReference, ocidest.ErrReference, root.ErrNotRoot, root.ErrName,
+			ocisrc.ErrReference, ocidest.ErrReference, root.ErrNotRoot, root.ErrName, sshstore.ErrLocation,
 		}},
 		{exitBudget, []error{transfer.ErrBudget}},
 		{exitSpace, []error{transfer.ErrSpace, syscall.ENOSPC, syscall.EDQUOT}},
 		{exitNetwork, []error{store.ErrNetwork, ocisrc.ErrNetwork}},
 		{exitCorrupt, []error{
-			archive.ErrDamaged, store.ErrCorrupt, store.ErrTooLarge, root.ErrCorrupt, caibx.ErrMalformed, catar.ErrMalformed, catar.ErrUnsupported,
+			archive.ErrDamaged, casyncproto.ErrProtocol, store.ErrCorrupt, store.ErrTooLarge, root.ErrCorrupt, caibx.ErrMalformed, catar.ErrMalformed, catar.ErrUnsupported,
 			toc.ErrInvalid, toc.ErrContent, seed.ErrSpace, repo.ErrMalformed, repo.ErrMismatch, repo.ErrOutside, assemble.ErrContent, bundle.ErrConfig,
 			translate.ErrMalformed, translate.ErrMismatch, translate.ErrLimit, translate.ErrUnsupported,
 		}},

@@ -31,7 +31,8 @@ func newExtractCommand(a *app) *cobra.Command {
 		Short: "Extract a casync archive or blob",
 		Long: `Extract makes the directory PATH what an archive (.catar, or - for standard
 input) or the index of one (.caidx) says, or writes the file PATH from the index
-of a blob (.caibx). The input may be a URL. With SUBPATH that node alone, with
+of a blob (.caibx). The input may be a URL, or
+[USER@]HOST:PATH as casync takes it. With SUBPATH that node alone, with
 all below it, is extracted into PATH, under its name; of an index only the chunks
 that it needs are fetched. A directory that is not there appears
 when it is complete; one that is there is changed in place, and what the archive
@@ -47,6 +48,7 @@ that is an error.`,
 		Example: `  ociv2-sync extract tree.caidx /srv/tree
   ociv2-sync extract --store=https://images.example/default.castr \
       https://images.example/app/v1.caidx /srv/app
+  ociv2-sync extract build.example:trees/app.caidx /srv/app
   ociv2-sync extract disk.caibx disk.img`,
 		Args: cobra.RangeArgs(1, 3),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runExtract(cmd, args, &o) },

@@ -20,7 +20,8 @@ func newListCommand(a *app) *cobra.Command {
 		Short: "List what an archive, an index or a directory has",
 		Long: `List prints the mode and the path of every node of an archive (.catar, or - for
 standard input), of the index of one (.caidx), or of a directory, as casync
-does: of all, or of SUBPATH and what is below it. The input may be a URL.`,
+does: of all, or of SUBPATH and what is below it. The input may be a URL
+or [USER@]HOST:PATH.`,
 		Example: `  ociv2-sync list tree.catar
   ociv2-sync list https://images.example/app/v1.caidx --store=https://images.example/default.castr`,
 		Args: cobra.MaximumNArgs(2),

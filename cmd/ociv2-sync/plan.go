@@ -35,7 +35,7 @@ func (a *app) runPlan(cmd *cobra.Command, args []string, o *pullFlags) error {
 	if err != nil {
 		return err
 	}
-	opts.Client = a.client()
+	opts.Client, opts.SSH = a.client(), a.ssh()
 	defer opts.Client.Close()
 	p, err := transfer.Prepare(cmd.Context(), ref, opts)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ociv2-sync/ociv2-sync/internal/archive"
 	"github.com/ociv2-sync/ociv2-sync/internal/ocidest"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/transfer"
@@ -25,7 +26,7 @@ type pullFlags struct {
 func (f *pullFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringArrayVar(&f.seeds, "seed", nil, "`DIR` whose files need not be fetched: a directory tree, or another root; repeatable")
-	fl.StringArrayVar(&f.stores, "store", nil, "chunk `STORE` to ask before the image's own, a directory or URL; repeatable")
+	fl.StringArrayVar(&f.stores, "store", nil, "chunk `STORE` to ask before the image's own, a directory, a URL or HOST:PATH; repeatable")
 	fl.BoolVar(&f.allowStore, "allow-store", false, "accept a chunk store on another host, or elsewhere on this machine, than the image")
 	fl.Var(&f.maxBytes, "max-bytes", "fetch nothing, and fail, if the pull would transfer more than this")
 }
@@ -107,12 +108,17 @@ An ordinary user cannot set owners or make devices; what is missing is named.
 For root that is a failure, and nothing is changed.
 
 REPO is a directory or an http(s) URL. NAME is the last component of the path, or
-all that follows // where it contains a slash.`,
+all that follows // where it contains a slash.` + casyncHelp,
 		Example: `  ociv2-sync pull --seed /srv/app-v1 https://images.example/app:v2
   ociv2-sync pull --max-bytes 20M https://images.example/app:v2
   ociv2-sync pull https://images.example//team/app:v2 rootfs:/srv/app --replace`,
-		Args: cobra.RangeArgs(1, 2),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.runPull(cmd, args, &o) },
+		Args: casyncArgs(cobra.RangeArgs(1, 2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if args[0] == "-" {
+				return a.runFarSide(cmd.Context(), archive.ServePull, args, archive.Anywhere())
+			}
+			return a.runPull(cmd, args, &o)
+		},
 	}
 	o.pullFlags.add(cmd)
 	o.destFlags.add(cmd)
@@ -127,7 +133,7 @@ func (a *app) runPull(cmd *cobra.Command, args []string, o *pullOptions) error {
 	if err := o.destFlags.options(&opts); err != nil {
 		return err
 	}
-	opts.Client = a.client()
+	opts.Client, opts.SSH = a.client(), a.ssh()
 	defer opts.Client.Close()
 	m := meter{stop: func() {}}
 	opts.Progress = func(received, completed int64) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ociv2-sync/ociv2-sync/internal/archive"
 	"github.com/ociv2-sync/ociv2-sync/internal/ocisrc"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/transfer"
@@ -78,12 +79,17 @@ SOURCE is one of
   rootfs:DIR                 a root filesystem
 
 The tag appears, or changes, when everything else is in place: whoever pulls
-meanwhile gets the old image.`,
+meanwhile gets the old image.` + casyncHelp,
 		Example: `  ociv2-sync push oci:build:v2 /srv/www/images/app:v2
   ociv2-sync push docker-archive:app.tar /srv/www/images/app
   ociv2-sync push rootfs:/srv/tree /srv/www/images/app:test`,
-		Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.runPush(cmd, args, &o) },
+		Args: casyncArgs(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if args[0] == "-" {
+				return a.runFarSide(cmd.Context(), archive.ServePush, args, archive.Anywhere())
+			}
+			return a.runPush(cmd, args, &o)
+		},
 	}
 	o.sourceFlags.add(cmd)
 	f := cmd.Flags()

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -21,6 +22,8 @@ import (
 //	sametree WANT GOT             compare two trees in every attribute
 //	sametree -nolinks WANT GOT    the same, with hard links as files of their own
 //	serving DIR                   serve a directory with nginx, at $URL
+//	sshd [COMMAND]                run sshd, which any host name leads to: for every
+//	                              command, or for the one given in place of any
 //
 // $TREE is a small tree that has everything a file system can hold, $BEYOND one
 // that casync cannot make an archive of, $RELEASE1 and $RELEASE2 are two
@@ -63,6 +66,16 @@ func TestScripts(t *testing.T) {
 			"sametree": sameTree,
 			"serving": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Setenv("URL", testutil.StartNginx(t, ts.MkAbs(args[0])).URL)
+			},
+			"sshd": func(ts *testscript.TestScript, _ bool, args []string) {
+				program, err := exec.LookPath("ociv2-sync")
+				ts.Check(err)
+				forced := strings.Join(args, " ")
+				if forced != "" {
+					forced = program + strings.TrimPrefix(forced, "ociv2-sync")
+				}
+				ts.Setenv("CASYNC_SSH_PATH", testutil.StartSSHD(t, forced))
+				ts.Setenv("OURS", program)
 			},
 		},
 	})

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
+	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 )
 
 type gcOptions struct {
@@ -39,7 +40,7 @@ and push into the store wait.`,
 func (a *app) runGC(cmd *cobra.Command, args []string, o *gcOptions) error {
 	client := a.client()
 	defer client.Close()
-	opts := archive.GCOptions{Store: o.store, DryRun: o.dryRun, Client: client}
+	opts := archive.GCOptions{Store: o.store, DryRun: o.dryRun, Clients: stores.Clients{HTTP: client, SSH: a.ssh()}}
 	if o.verbose {
 		opts.Removing = func(id chunk.ID) { a.say("removing chunk %s", id) }
 	}

@@ -149,7 +149,7 @@ func (a *app) runRepair(cmd *cobra.Command, index string, o *repairOptions) erro
 	}
 	client := a.client()
 	defer client.Close()
-	sources, closer, err := stores.Open(o.from, client)
+	sources, closer, err := stores.Open(o.from, stores.Clients{HTTP: client, SSH: a.ssh()})
 	if err != nil {
 		return err
 	}

@@ -296,7 +296,7 @@ func (w *blobWriter) seed(name string) error {
 	if fi, err := f.Stat(); err != nil || fi.IsDir() {
 		return errors.Join(err, fmt.Errorf("archive: %w: the seed %s of a blob is a directory", ErrUsage, name))
 	}
-	x, err := readIndex(w.ctx, name+".caibx", nil)
+	x, err := readIndexFile(name + ".caibx")
 	if err != nil || x.Algorithm() != w.x.Algorithm() {
 		// There is none, or it is of no use.
 		if x, err = w.scan(f); err != nil {

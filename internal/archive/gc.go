@@ -6,7 +6,7 @@ import (
 	"fmt"
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
-	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
+	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 	"github.com/ociv2-sync/ociv2-sync/store/local"
 )
 
@@ -17,8 +17,8 @@ type GCOptions struct {
 	Store string
 	// DryRun removes nothing.
 	DryRun bool
-	// Client fetches indexes from URLs.
-	Client *httpstore.Client
+	// Clients reach indexes on other machines.
+	Clients stores.Clients
 	// Removing is called with each chunk that goes, or would.
 	Removing func(chunk.ID)
 }
@@ -53,7 +53,7 @@ func GC(ctx context.Context, indexes []string, opts GCOptions) (_ *Collected, er
 	defer func() { err = errors.Join(err, unlock()) }()
 	used := make(map[chunk.ID]struct{})
 	for _, name := range indexes {
-		x, err := readIndex(ctx, name, opts.Client)
+		x, err := readIndex(ctx, name, opts.Clients)
 		if err != nil {
 			return nil, err
 		}

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"path"
 	"path/filepath"
+	"strings"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 )
@@ -70,6 +71,14 @@ func DefaultStore(index string) string {
 		c := *u
 		c.Path, c.RawPath = path.Join(path.Dir(u.Path), name), ""
 		return c.String()
+	}
+	if !strings.HasPrefix(index, "/") {
+		if host, path, ok := strings.Cut(index, ":"); ok && !strings.Contains(host, "/") && !strings.HasPrefix(path, "//") {
+			return host + ":" + filepath.Join(filepath.Dir(path), name)
+		}
+	}
+	if rest, ok := strings.CutPrefix(index, "ssh://"); ok {
+		return "ssh://" + path.Join(path.Dir(rest), name)
 	}
 	return filepath.Join(filepath.Dir(index), name)
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 	"github.com/ociv2-sync/ociv2-sync/store"
-	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 	"github.com/ociv2-sync/ociv2-sync/store/local"
+	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
 )
 
 // maxIndex bounds the index that is read from a server, in bytes: some 26
@@ -31,12 +31,12 @@ type OpenOptions struct {
 	// Stdin is what "-" means.
 	Stdin io.Reader
 	// Stores have the chunks of an index, in the order in which they are
-	// asked: directories and URLs. None means DefaultStore.
+	// asked: directories, URLs and HOST:PATH. None means DefaultStore.
 	Stores []string
 	// ExtraStores are asked after them.
 	ExtraStores []string
-	// Client fetches from URLs.
-	Client *httpstore.Client
+	// Clients reach other machines.
+	Clients stores.Clients
 	// Jobs is the number of chunks requested at a time; 0 means 16.
 	Jobs int
 	// Flags are the features with which a directory is read.
@@ -114,7 +114,8 @@ func (in *Input) Read(ctx context.Context, read func(context.Context, io.Reader)
 func (in *Input) IsArchive() bool { return in.Kind == Archive || in.Kind == ArchiveIndex }
 
 // Open opens an archive, an index with its store, a directory or a blob, by
-// its path, its URL or "-" for a stream, which is taken to be an archive.
+// its path, its URL, HOST:PATH (an archive or an index) or "-" for a stream,
+// which is taken to be an archive.
 func Open(ctx context.Context, name string, opts OpenOptions) (*Input, error) {
 	in := &Input{name: name, Kind: KindOf(name), Algorithm: algorithm(opts.Flags), close: func() error { return nil }, tempDir: cmp.Or(opts.TempDir, "/var/tmp")}
 	switch {
@@ -126,7 +127,17 @@ func Open(ctx context.Context, name string, opts OpenOptions) (*Input, error) {
 		return in, in.openIndex(ctx, name, opts)
 	}
 	if stores.IsURL(name) {
-		in.write = func(ctx context.Context, w io.Writer) error { return opts.Client.Copy(ctx, name, w) }
+		in.write = func(ctx context.Context, w io.Writer) error { return opts.Clients.HTTP.Copy(ctx, name, w) }
+		return in, nil
+	}
+	at, remote, err := stores.SSH(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case remote && in.Kind != Archive:
+		return nil, fmt.Errorf("archive: %w: %s is neither an archive (.catar) nor an index (.caidx or .caibx)", ErrUsage, name)
+	case remote:
+		in.write = func(ctx context.Context, w io.Writer) error { return sshstore.Archive(ctx, at, w, opts.Clients.SSH) }
 		return in, nil
 	}
 	f, err := os.Open(name)
@@ -174,7 +185,7 @@ func copyFrom(r io.Reader) func(context.Context, io.Writer) error {
 
 // openIndex reads an index and opens the stores of its chunks.
 func (in *Input) openIndex(ctx context.Context, name string, opts OpenOptions) error {
-	x, err := readIndex(ctx, name, opts.Client)
+	x, err := readIndex(ctx, name, opts.Clients)
 	if err != nil {
 		return err
 	}
@@ -187,7 +198,7 @@ func (in *Input) openIndex(ctx context.Context, name string, opts OpenOptions) e
 	if len(names) == 0 {
 		names = []string{DefaultStore(name)}
 	}
-	st, closer, err := stores.Open(slices.Concat(names, opts.ExtraStores), opts.Client)
+	st, closer, err := stores.Open(slices.Concat(names, opts.ExtraStores), opts.Clients)
 	if err != nil {
 		return err
 	}
@@ -204,23 +215,42 @@ func (in *Input) openIndex(ctx context.Context, name string, opts OpenOptions) e
 	return nil
 }
 
-// readIndex reads the index at a path or a URL.
-func readIndex(ctx context.Context, name string, client *httpstore.Client) (*caibx.Index, error) {
+// readIndex reads the index at a path, a URL or HOST:PATH.
+func readIndex(ctx context.Context, name string, clients stores.Clients) (*caibx.Index, error) {
 	var r io.Reader
-	if stores.IsURL(name) {
-		b, err := client.Get(ctx, name, maxIndex)
+	at, ssh, err := stores.SSH(name)
+	switch {
+	case err != nil:
+		return nil, err
+	case stores.IsURL(name):
+		b, err := clients.HTTP.Get(ctx, name, maxIndex)
 		if err != nil {
 			return nil, err
 		}
 		r = bytes.NewReader(b)
-	} else {
-		f, err := os.Open(name)
+	case ssh:
+		b, err := sshstore.Index(ctx, at, maxIndex, clients.SSH)
 		if err != nil {
-			return nil, fmt.Errorf("archive: %w", err)
+			return nil, err
 		}
-		defer f.Close()
-		r = f
+		r = bytes.NewReader(b)
+	default:
+		return readIndexFile(name)
 	}
+	return parseIndex(name, r)
+}
+
+// readIndexFile reads the index in a file.
+func readIndexFile(path string) (*caibx.Index, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("archive: %w", err)
+	}
+	defer f.Close()
+	return parseIndex(path, f)
+}
+
+func parseIndex(name string, r io.Reader) (*caibx.Index, error) {
 	x, err := caibx.Read(r)
 	if err != nil {
 		return nil, fmt.Errorf("archive: %s: %w", name, err)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ociv2-sync/ociv2-sync/catar"
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
+	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 	"github.com/ociv2-sync/ociv2-sync/internal/testutil"
 	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 )
@@ -174,7 +175,7 @@ func TestURL(t *testing.T) {
 	client := httpstore.NewClient(httpstore.Options{})
 	defer client.Close()
 	fetch := func(name, sub string) string {
-		in, err := archive.Open(t.Context(), server.URL+"/"+name, archive.OpenOptions{Client: client, TempDir: t.TempDir()})
+		in, err := archive.Open(t.Context(), server.URL+"/"+name, archive.OpenOptions{Clients: stores.Clients{HTTP: client}, TempDir: t.TempDir()})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,38 +10,64 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 	"github.com/ociv2-sync/ociv2-sync/store/local"
+	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
 )
+
+// Clients are the ways to other machines.
+type Clients struct {
+	HTTP *httpstore.Client // must not be nil where there are http or https URLs
+	SSH  sshstore.Options
+}
 
 // IsURL reports whether a name is an http or https URL, not a path.
 func IsURL(name string) bool {
 	return strings.HasPrefix(name, "http://") || strings.HasPrefix(name, "https://")
 }
 
-// Open opens stores, directories and URLs, to be asked in their order. The
-// client must not be nil if there is a URL among them. The caller closes the
-// closer when the store is no longer used.
-func Open(names []string, client *httpstore.Client) (_ store.Store, _ io.Closer, err error) {
+// SSH returns the location that a name is: an ssh URL, or [USER@]HOST:PATH as
+// casync takes it. It reports false for all other names.
+func SSH(name string) (sshstore.Location, bool, error) {
+	if strings.HasPrefix(name, "ssh://") {
+		at, err := sshstore.ParseURL(name)
+		return at, true, err
+	}
+	at, ok := sshstore.ParseLocator(name)
+	return at, ok, nil
+}
+
+// Open opens stores, directories, URLs and places that ssh reaches, to be asked
+// in their order. The caller closes the closer when the store is no longer used.
+func Open(names []string, clients Clients) (_ store.Store, _ io.Closer, err error) {
 	var all []store.Store
 	var open closers
 	for _, name := range names {
-		var s store.Store
-		if IsURL(name) {
-			s, err = httpstore.New(client, name)
-		} else {
-			var l *local.Store
-			if l, err = local.Open(name, local.Options{}); err == nil {
-				s, open = l, append(open, l)
-			}
-		}
+		s, closer, err := openOne(name, clients)
 		if err != nil {
 			return nil, nil, errors.Join(err, open.Close())
 		}
-		all = append(all, s)
+		all, open = append(all, s), append(open, closer)
 	}
 	if len(all) == 1 {
 		return all[0], open, nil
 	}
 	return store.Chain(all...), open, nil
+}
+
+func openOne(name string, clients Clients) (store.Store, io.Closer, error) {
+	if IsURL(name) {
+		s, err := httpstore.New(clients.HTTP, name)
+		return s, closers{}, err
+	}
+	at, remote, err := SSH(name)
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case remote:
+		s, err := sshstore.New(at, clients.SSH)
+		return s, s, err
+	}
+	s, err := local.Open(name, local.Options{})
+	return s, s, err
 }
 
 // closers close together.

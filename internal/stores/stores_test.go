@@ -34,7 +34,7 @@ func TestOpenAsksInOrder(t *testing.T) {
 	nginx := testutil.StartNginx(t, b)
 	client := httpstore.NewClient(httpstore.Options{Retries: -1})
 	defer client.Close()
-	s, closer, err := Open([]string{a, nginx.URL}, client)
+	s, closer, err := Open([]string{a, nginx.URL}, Clients{HTTP: client})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestOpenAsksInOrder(t *testing.T) {
 
 func TestOpenFails(t *testing.T) {
 	a, _ := filled(t, "first")
-	if _, _, err := Open([]string{a, filepath.Join(a, "absent")}, nil); !errors.Is(err, os.ErrNotExist) {
+	if _, _, err := Open([]string{a, filepath.Join(a, "absent")}, Clients{}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error %v, want os.ErrNotExist", err)
 	}
 }

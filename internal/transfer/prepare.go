@@ -18,6 +18,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 	"github.com/ociv2-sync/ociv2-sync/store/local"
+	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
 )
 
 // PullOptions are the options of pulling and of planning a pull.
@@ -49,6 +50,8 @@ type PullOptions struct {
 	MaxBytes int64
 	// Client fetches from URLs.
 	Client *httpstore.Client
+	// SSH is how stores on other machines are reached.
+	SSH sshstore.Options
 	// Jobs is the number of chunks requested at a time; 0 means 16.
 	Jobs int
 	// Logger may be nil.
@@ -306,7 +309,7 @@ func (p *Prepared) openStore() (store.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, closer, err := stores.Open(append(p.opts.Stores[:len(p.opts.Stores):len(p.opts.Stores)], own), p.opts.Client)
+	s, closer, err := stores.Open(append(p.opts.Stores[:len(p.opts.Stores):len(p.opts.Stores)], own), stores.Clients{HTTP: p.opts.Client, SSH: p.opts.SSH})
 	if err != nil {
 		return nil, err
 	}

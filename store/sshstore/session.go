@@ -1,0 +1,344 @@
+package sshstore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/ociv2-sync/ociv2-sync/chunk"
+	"github.com/ociv2-sync/ociv2-sync/internal/casyncproto"
+	"github.com/ociv2-sync/ociv2-sync/store"
+)
+
+// session is one run of ssh with one conversation.
+type session struct {
+	conn   *casyncproto.Conn
+	cmd    *exec.Cmd
+	pipes  []io.Closer
+	stderr *tail
+	stall  time.Duration
+	watch  *time.Timer // ends the session; stopped while nothing is awaited
+	done   sync.WaitGroup
+
+	writing sync.Mutex // one frame at a time
+
+	mu        sync.Mutex
+	pending   map[chunk.ID]*answer
+	streaming bool  // a stream is awaited
+	err       error // why it ended
+}
+
+// answer is what is awaited: its fields are set when done is closed.
+type answer struct {
+	done    chan struct{}
+	packed  store.Packed
+	missing bool
+	err     error
+	waiters int
+	shared  bool // several wait: each gets a copy
+}
+
+// dial starts ssh and exchanges HELLOs.
+func (o Options) dial(ctx context.Context, at Location, args []string, wants, needs casyncproto.Flags) (*session, error) {
+	var command strings.Builder
+	command.WriteString(o.Remote)
+	for _, arg := range args {
+		command.WriteString(" " + quote(arg))
+	}
+	// ssh takes what follows the host for the far shell.
+	argv := []string{"--", at.Host, command.String()}
+	if at.Port != "" {
+		argv = append([]string{"-p", at.Port}, argv...)
+	}
+	s := &session{stall: o.StallTimeout, pending: make(map[chunk.ID]*answer), stderr: &tail{to: o.Stderr}}
+	// The session outlives the call, so its end is not ctx's.
+	s.cmd = exec.Command(o.Command, argv...)
+	s.cmd.Stderr = s.stderr
+	s.cmd.WaitDelay = time.Second // what ssh leaves behind may hold on to stderr
+	stdin, err := s.cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := s.cmd.StdoutPipe()
+	if err != nil {
+		return nil, errors.Join(err, stdin.Close())
+	}
+	s.pipes = []io.Closer{stdin, stdout}
+	if err := s.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("%s: %w", o.Command, err)
+	}
+	s.conn = casyncproto.NewConn(&limited{ctx: context.WithoutCancel(ctx), r: stdout, limiter: newLimiter(o.RateLimit), moved: s.moved}, stdin, s.kill)
+	s.watch = time.AfterFunc(o.StallTimeout, func() { s.fail(errStalled) })
+	stop := context.AfterFunc(ctx, func() { s.fail(ctx.Err()) })
+	err = s.hello(wants, needs)
+	if !stop() {
+		err = ctx.Err()
+	}
+	s.watch.Stop()
+	if err != nil {
+		return nil, s.end(err)
+	}
+	return s, nil
+}
+
+var errStalled = errors.New("nothing has arrived for too long")
+
+func (s *session) hello(wants, needs casyncproto.Flags) error {
+	if err := s.conn.Hello(wants); err != nil {
+		return err
+	}
+	f, err := s.conn.Read()
+	if err != nil {
+		return err
+	}
+	flags, err := f.Hello()
+	if err == nil && flags&needs != needs {
+		err = fmt.Errorf("%w: it does not offer what was asked for", casyncproto.ErrProtocol)
+	}
+	return err
+}
+
+// moved notes that something has arrived.
+func (s *session) moved() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.streaming || len(s.pending) > 0 {
+		s.watch.Reset(s.stall)
+	}
+}
+
+// kill ends ssh; what is blocked in the pipes ends with it.
+func (s *session) kill() error {
+	_ = s.cmd.Process.Kill() // or it has ended before
+	for _, p := range s.pipes {
+		_ = p.Close() // nothing was written that matters any more
+	}
+	return nil
+}
+
+// fail ends the session for the reason given, unless it has ended for another.
+func (s *session) fail(err error) {
+	s.mu.Lock()
+	if s.err == nil {
+		s.err = err
+	}
+	s.mu.Unlock()
+	_ = s.conn.Close()
+}
+
+// end ends the session after err and returns what to tell of it: with what the
+// far side had to say, and as a failure of the network where it is one.
+func (s *session) end(err error) error {
+	s.fail(err)
+	wait := s.cmd.Wait()
+	s.mu.Lock()
+	err = s.err
+	s.mu.Unlock()
+	if _, ok := errors.AsType[*casyncproto.AbortError](err); ok || errors.Is(err, casyncproto.ErrProtocol) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	said := s.stderr.String()
+	if exit, ok := errors.AsType[*exec.ExitError](wait); ok && exit.ExitCode() > 0 && exit.ExitCode() < 255 {
+		// Not ssh failed but what it ran. To run it again will not help.
+		return fmt.Errorf("the command on the far side failed with exit code %d%s", exit.ExitCode(), said)
+	}
+	if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = errors.New("the connection ended")
+	}
+	return fmt.Errorf("%w: %w%s", store.ErrNetwork, err, said)
+}
+
+// start begins to take answers; arrived is called with the length of each.
+func (s *session) start(arrived func(int)) {
+	s.done.Go(func() {
+		err := s.end(s.read(arrived))
+		s.watch.Stop()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.err = err
+		for _, a := range s.pending {
+			a.err = err
+			close(a.done)
+		}
+		s.pending = nil
+	})
+}
+
+// read takes answers until the conversation ends.
+func (s *session) read(arrived func(int)) error {
+	for {
+		f, err := s.conn.Read()
+		if err != nil {
+			return err
+		}
+		var id chunk.ID
+		var got answer
+		switch f.Type {
+		case casyncproto.TypeMissing:
+			id, err = f.Missing()
+			got.missing = true
+		case casyncproto.TypeGoodbye:
+			return io.EOF
+		default:
+			var compressed bool
+			id, compressed, got.packed.Data, err = f.Chunk()
+			if !compressed {
+				got.packed.Form = store.Raw
+			}
+		}
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		a, ok := s.pending[id]
+		if ok {
+			delete(s.pending, id)
+			a.packed, a.missing, a.shared = got.packed, got.missing, a.waiters > 1
+			close(a.done)
+		}
+		if len(s.pending) == 0 {
+			s.watch.Stop()
+		}
+		s.mu.Unlock()
+		if !ok {
+			return fmt.Errorf("%w: chunk %s was not requested", casyncproto.ErrProtocol, id)
+		}
+		arrived(len(got.packed.Data))
+	}
+}
+
+// request asks for a chunk, unless that has been done, and waits for it.
+func (s *session) request(ctx context.Context, id chunk.ID) (*answer, error) {
+	s.mu.Lock()
+	if s.pending == nil {
+		defer s.mu.Unlock()
+		return nil, s.err
+	}
+	a, asked := s.pending[id]
+	if !asked {
+		a = &answer{done: make(chan struct{})}
+		s.pending[id] = a
+		if len(s.pending) == 1 {
+			s.watch.Reset(s.stall)
+		}
+	}
+	a.waiters++
+	s.mu.Unlock()
+	if !asked {
+		if err := s.send(id); err != nil {
+			s.fail(err) // the reader tells everybody
+		}
+	}
+	select {
+	case <-a.done:
+	case <-ctx.Done():
+		// The answer will come, for nobody.
+		return nil, ctx.Err()
+	}
+	if a.err != nil {
+		return nil, a.err
+	}
+	if a.shared {
+		a = &answer{packed: store.Packed{Form: a.packed.Form, Data: bytes.Clone(a.packed.Data)}, missing: a.missing}
+	}
+	return a, nil
+}
+
+func (s *session) send(id chunk.ID) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return errors.Join(s.conn.Request(id), s.conn.Flush())
+}
+
+// goodbye ends the session in order, or at once if it is not at rest.
+func (s *session) goodbye() {
+	s.mu.Lock()
+	resting := s.pending != nil && len(s.pending) == 0
+	s.mu.Unlock()
+	if resting {
+		s.writing.Lock()
+		err := s.conn.Goodbye()
+		s.writing.Unlock()
+		if err == nil {
+			_ = s.pipes[0].Close() // all has been said
+			timer := time.AfterFunc(time.Second, func() { s.fail(io.EOF) })
+			s.done.Wait()
+			timer.Stop()
+			return
+		}
+	}
+	s.fail(io.EOF)
+	s.done.Wait()
+}
+
+// quote returns arg as one word for a shell.
+func quote(arg string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./,+=@%", r)
+	}
+	if arg != "" && !strings.ContainsFunc(arg, func(r rune) bool { return !plain(r) }) {
+		return arg
+	}
+	return "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+}
+
+// tail passes on what is written and keeps the end of it.
+type tail struct {
+	to   io.Writer
+	mu   sync.Mutex
+	kept []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.kept = append(t.kept, p...)
+	t.kept = t.kept[max(0, len(t.kept)-512):]
+	return t.to.Write(p)
+}
+
+// String returns the last line, to follow a message.
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lines := strings.Split(strings.TrimSpace(string(t.kept)), "\n")
+	if last := strings.TrimSpace(lines[len(lines)-1]); last != "" {
+		return fmt.Sprintf(": %q", last)
+	}
+	return ""
+}
+
+// limited reads no faster than its limiter allows.
+type limited struct {
+	ctx     context.Context //nolint:containedctx // of the session that reads, and not to be cancelled
+	r       io.Reader
+	limiter *rate.Limiter
+	moved   func()
+}
+
+func (l *limited) Read(p []byte) (int, error) {
+	n, err := l.r.Read(p[:min(len(p), l.limiter.Burst())])
+	if n > 0 {
+		l.moved()
+	}
+	if werr := l.limiter.WaitN(l.ctx, n); err == nil {
+		err = werr
+	}
+	return n, err
+}
+
+func newLimiter(perSecond int64) *rate.Limiter {
+	if perSecond <= 0 {
+		return rate.NewLimiter(rate.Inf, 1<<30)
+	}
+	return rate.NewLimiter(rate.Limit(perSecond), int(min(max(perSecond/8, 1<<10), 256<<10)))
+}
