@@ -31,6 +31,7 @@ type app struct {
 	quiet     bool
 	progress  string
 	logLevel  string
+	web       clientFlags
 }
 
 // envPrefix begins the environment variables that give flags their defaults.
@@ -82,13 +83,14 @@ separated by colons.
 		return pflag.NormalizedName(name)
 	})
 	f.StringVar(&a.root, "root", "", "`DIR` of the images on this device (default /var/lib/images for root, else the XDG data directory)")
-	f.IntVar(&a.jobs, "jobs", 16, "`NUMBER` of requests in flight at a time")
+	f.IntVar(&a.jobs, "jobs", 96, "most requests in flight at a time, a `NUMBER`; there are as many as the link has use for")
 	f.IntVar(&a.retry, "retry", 5, "`NUMBER` of times a failed request is repeated")
 	f.Var(&a.limitRate, "limit-rate", "most bytes received per second, or sent by ssh, e.g. 500K or 2M (default unlimited)")
 	f.BoolVar(&a.json, "json", false, "print the result, or the error, as one JSON object")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print nothing but results and errors")
 	f.StringVar(&a.progress, "progress", "auto", "`HOW` to show progress: auto, plain or none")
 	f.StringVarP(&a.logLevel, "log-level", "l", "warn", "`LEVEL` of the least severe message to print: debug, info, warn or error")
+	a.web.add(f)
 	for _, add := range []func(*app) *cobra.Command{
 		newMakeCommand, newExtractCommand, newListCommand, newMTreeCommand, newStatCommand,
 		newDigestCommand, newCatCommand, newDiffCommand,

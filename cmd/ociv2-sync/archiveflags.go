@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"math"
-	"net/http"
 	"os"
 	"strconv"
 
@@ -13,7 +12,6 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
 	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
-	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
 )
 
@@ -129,7 +127,10 @@ func (f *shiftFlags) options() (tree.IDShift, error) {
 
 // withInput calls use with the input of a casync verb: INPUT [SUBPATH].
 func (a *app) withInput(cmd *cobra.Command, args []string, f *inputFlags, flags catar.Flags, use func(*archive.Input) error) error {
-	client := a.client()
+	client, err := a.client(append([]string{arg(args, 0, ".")}, f.stores...))
+	if err != nil {
+		return err
+	}
 	defer client.Close()
 	in, err := archive.Open(cmd.Context(), arg(args, 0, "."), archive.OpenOptions{
 		Stdin: os.Stdin, Stores: f.stores, ExtraStores: f.extra, Clients: stores.Clients{HTTP: client, SSH: a.ssh()}, Jobs: a.jobs, Flags: flags,
@@ -167,11 +168,4 @@ func (a *app) ssh() sshstore.Options {
 	return sshstore.Options{
 		Command: command, Remote: remote, Retries: a.retries(), RateLimit: int64(a.limitRate), Stderr: a.stderr, Logger: a.logger(),
 	}
-}
-
-// client returns the HTTP client of this run.
-func (a *app) client() *httpstore.Client {
-	return httpstore.NewClient(httpstore.Options{
-		Jobs: a.jobs, Retries: a.retries(), RateLimit: int64(a.limitRate), Proxy: http.ProxyFromEnvironment, Logger: a.logger(),
-	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -57,7 +58,10 @@ func (a *app) runConvert(cmd *cobra.Command, args []string, o *convertOptions) e
 	if err := o.destFlags.options(&opts.Pull); err != nil {
 		return err
 	}
-	opts.Pull.Client, opts.Pull.SSH = a.client(), a.ssh()
+	if opts.Pull.Client, err = a.client(append([]string{strings.TrimPrefix(args[0], "repo:")}, o.stores...)); err != nil {
+		return err
+	}
+	opts.Pull.SSH = a.ssh()
 	defer opts.Pull.Client.Close()
 	var m meter
 	var once sync.Once

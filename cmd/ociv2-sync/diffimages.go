@@ -21,7 +21,14 @@ func (a *app) diffImages(cmd *cobra.Command, args []string) error {
 	if len(args) > 2 {
 		return usageError{fmt.Errorf("two images are compared whole; usage: %s", cmd.UseLine())}
 	}
-	client := a.client()
+	names := make([]string, len(args))
+	for i, arg := range args {
+		names[i] = strings.TrimPrefix(arg, repoPrefix)
+	}
+	client, err := a.client(names)
+	if err != nil {
+		return err
+	}
 	defer client.Close()
 	var trees [2]*toc.TOC
 	for i, arg := range args {
@@ -49,7 +56,7 @@ func (a *app) diffImages(cmd *cobra.Command, args []string) error {
 		changes = append(changes, diffChange{kind, escaped(c.Path), c.What.Names()})
 		return true
 	})
-	err := a.print(struct {
+	err = a.print(struct {
 		Changes []diffChange `json:"changes"`
 	}{changes}, func(w io.Writer) {
 		for _, c := range changes {

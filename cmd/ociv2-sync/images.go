@@ -33,7 +33,10 @@ a repository, a directory or an http(s) URL, it lists the names and tags there.`
 }
 
 func (a *app) repoImages(cmd *cobra.Command, where string) error {
-	client := a.client()
+	client, err := a.client([]string{where})
+	if err != nil {
+		return err
+	}
 	defer client.Close()
 	names, err := transfer.Catalog(cmd.Context(), where, client)
 	if err != nil {

@@ -34,7 +34,10 @@ func (a *app) runInspect(cmd *cobra.Command, arg string) error {
 	if err != nil {
 		return err
 	}
-	client := a.client()
+	client, err := a.client([]string{ref.Repo})
+	if err != nil {
+		return err
+	}
 	defer client.Close()
 	in, err := transfer.Inspect(cmd.Context(), ref, client)
 	if err != nil {

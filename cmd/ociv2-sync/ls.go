@@ -52,7 +52,10 @@ func (a *app) runLs(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	client := a.client()
+	client, err := a.client([]string{ref.Repo})
+	if err != nil {
+		return err
+	}
 	defer client.Close()
 	t, err := transfer.Contents(cmd.Context(), ref, client)
 	if err != nil {

@@ -35,7 +35,10 @@ func (a *app) runPlan(cmd *cobra.Command, args []string, o *pullFlags) error {
 	if err != nil {
 		return err
 	}
-	opts.Client, opts.SSH = a.client(), a.ssh()
+	if opts.Client, err = a.client(append([]string{ref.Repo}, o.stores...)); err != nil {
+		return err
+	}
+	opts.SSH = a.ssh()
 	defer opts.Client.Close()
 	p, err := transfer.Prepare(cmd.Context(), ref, opts)
 	if err != nil {

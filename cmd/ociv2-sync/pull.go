@@ -133,7 +133,10 @@ func (a *app) runPull(cmd *cobra.Command, args []string, o *pullOptions) error {
 	if err := o.destFlags.options(&opts); err != nil {
 		return err
 	}
-	opts.Client, opts.SSH = a.client(), a.ssh()
+	if opts.Client, err = a.client(append([]string{ref.Repo}, o.stores...)); err != nil {
+		return err
+	}
+	opts.SSH = a.ssh()
 	defer opts.Client.Close()
 	m := meter{stop: func() {}}
 	opts.Progress = func(received, completed int64) {

@@ -38,7 +38,10 @@ and push into the store wait.`,
 }
 
 func (a *app) runGC(cmd *cobra.Command, args []string, o *gcOptions) error {
-	client := a.client()
+	client, err := a.client(append([]string{o.store}, args...))
+	if err != nil {
+		return err
+	}
 	defer client.Close()
 	opts := archive.GCOptions{Store: o.store, DryRun: o.dryRun, Clients: stores.Clients{HTTP: client, SSH: a.ssh()}}
 	if o.verbose {

@@ -147,7 +147,10 @@ func (a *app) runRepair(cmd *cobra.Command, index string, o *repairOptions) erro
 	if stores.IsURL(o.store) {
 		return usageError{fmt.Errorf("the store %s is not a directory", o.store)}
 	}
-	client := a.client()
+	client, err := a.client(append([]string{index}, o.from...))
+	if err != nil {
+		return err
+	}
 	defer client.Close()
 	sources, closer, err := stores.Open(o.from, stores.Clients{HTTP: client, SSH: a.ssh()})
 	if err != nil {

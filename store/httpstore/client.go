@@ -1,8 +1,9 @@
 // Package httpstore fetches chunks and other objects from static HTTP servers.
 //
 // A [Client] is one set of connections with one policy: HTTP/1.1 with
-// keep-alive, retries with growing and jittered waits where a second attempt can
-// help, time-outs for servers that stop, a limit in bytes on every object, no
+// keep-alive, as many requests at once as fill the link, retries with growing and
+// jittered waits where a second attempt can help, which continue where the last
+// one was cut, time-outs for servers that stop, a limit in bytes on every object, no
 // redirect from https to http, no compression on the way. It counts requests and
 // body bytes exactly, so that what a pull moved can be compared with its plan.
 //
@@ -13,6 +14,7 @@ package httpstore
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -31,11 +33,11 @@ import (
 
 // Options say how a client behaves. The zero value works.
 type Options struct {
-	// Jobs is how many connections to a host are kept open when idle: as many
-	// as requests are made at once. 0 means 16.
+	// Jobs is the most requests made at once. How many are is as many as the
+	// link has use for: see window. 0 means 16.
 	Jobs int
-	// Retries is how often a failed request is repeated. 0 means 5, negative
-	// means never.
+	// Retries is how often a failed request is repeated without anything new
+	// having come. 0 means 5, negative means never.
 	Retries int
 	// RetryWait is the wait before the first retry, doubled for each further
 	// one, up to a minute, and jittered. A Retry-After of the server counts
@@ -52,6 +54,13 @@ type Options struct {
 	RateLimit int64
 	// UserAgent is the value of the header of that name. "" means "ociv2-sync".
 	UserAgent string
+	// Credentials returns headers for a request to a URL, those of redirects
+	// included: it is for the caller to say which host may see what. nil means
+	// none. A user and a password in the URL itself go before.
+	Credentials func(*url.URL) http.Header
+	// TLS is the configuration of connections, with authorities and certificates
+	// other than the system's. nil means the default one.
+	TLS *tls.Config
 	// Proxy returns the proxy for a request, as in [http.Transport]. nil means
 	// none.
 	Proxy func(*http.Request) (*url.URL, error)
@@ -74,6 +83,7 @@ type Client struct {
 	userAgent string
 
 	limiter *rate.Limiter
+	window  *window
 
 	requests, bodyBytes atomic.Int64
 }
@@ -87,6 +97,8 @@ func NewClient(o Options) *Client {
 		logger = slog.New(slog.DiscardHandler)
 	}
 	c := &Client{userAgent: cmp.Or(o.UserAgent, "ociv2-sync"), limiter: newLimiter(o.RateLimit)}
+	jobs := cmp.Or(max(o.Jobs, 0), 16)
+	c.window = newWindow(jobs)
 
 	var http1 http.Protocols
 	http1.SetHTTP1(true)
@@ -100,15 +112,16 @@ func NewClient(o Options) *Client {
 			}
 			return &stallConn{Conn: conn, timeout: stall}, nil
 		},
+		TLSClientConfig:     o.TLS,
 		TLSHandshakeTimeout: stall,
-		MaxIdleConnsPerHost: cmp.Or(max(o.Jobs, 0), 16),
+		MaxIdleConnsPerHost: jobs,
 		IdleConnTimeout:     90 * time.Second,
 		DisableCompression:  true,
 		Protocols:           &http1,
 	}
 	c.retry = &retryablehttp.Client{
 		HTTPClient: &http.Client{
-			Transport:     &countingTransport{client: c, next: transport},
+			Transport:     &countingTransport{client: c, next: transport, credentials: o.Credentials},
 			CheckRedirect: checkRedirect,
 			Timeout:       cmp.Or(o.AttemptTimeout, 10*time.Minute),
 		},

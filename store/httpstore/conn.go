@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -31,14 +32,26 @@ func (c *stallConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// countingTransport counts every request and every body byte for the client.
+// countingTransport counts every request and every body byte for the client, and
+// adds the credentials for its host to each request: here, so that they do not
+// follow a redirect.
 type countingTransport struct {
-	client *Client
-	next   *http.Transport
+	client      *Client
+	next        *http.Transport
+	credentials func(*url.URL) http.Header
 }
 
 func (t *countingTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	t.client.requests.Add(1)
+	if t.credentials != nil {
+		with := r.Clone(r.Context())
+		for name, values := range t.credentials(r.URL) {
+			if _, set := with.Header[name]; !set {
+				with.Header[name] = values
+			}
+		}
+		r = with
+	}
 	resp, err := t.next.RoundTrip(r)
 	if err == nil {
 		resp.Body = &countingBody{ReadCloser: resp.Body, client: t.client, ctx: r.Context()}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/hashicorp/go-retryablehttp"
 
@@ -43,19 +44,20 @@ func (c *Client) get(ctx context.Context, u *url.URL, limit int64) ([]byte, erro
 	req.Header.Set("User-Agent", c.userAgent)
 	req.Header.Set("Accept-Encoding", "identity")
 
-	// The handler returns only failures that another attempt can mend; what is
-	// settled goes to body and final.
-	var body []byte
-	var final error
-	req.SetResponseHandler(func(resp *http.Response) (err error) {
-		body, err = readObject(resp, limit)
-		if errors.Is(err, errRefused) || errors.Is(err, store.ErrTooLarge) {
-			final = err
-			return nil
-		}
-		return err
-	})
-	resp, err := c.retry.Do(req)
+	if err := c.window.enter(ctx); err != nil {
+		return nil, err
+	}
+	o := object{req: req, limit: limit}
+	defer func() { c.window.leave(int64(len(o.body))) }()
+	req.SetResponseHandler(o.take)
+	// An attempt that brought something counts as none: over a link that is cut
+	// again and again, what matters is that each time there is more.
+	var resp *http.Response
+	for more := true; more && ctx.Err() == nil; {
+		had := len(o.body)
+		resp, err = c.retry.Do(req)
+		more = err != nil && len(o.body) > had
+	}
 	if resp != nil {
 		defer drain(resp)
 	}
@@ -64,15 +66,15 @@ func (c *Client) get(ctx context.Context, u *url.URL, limit int64) ([]byte, erro
 		err = ctx.Err()
 	case err != nil:
 		err = failure(ctx, err)
-	case resp.StatusCode != http.StatusOK:
+	case o.final == nil && !o.whole:
 		return nil, &StatusError{URL: public(u), Code: resp.StatusCode}
 	default:
-		err = final
+		err = o.final
 	}
 	if err != nil {
 		return nil, fmt.Errorf("httpstore: %s: %w", public(u), err)
 	}
-	return body, nil
+	return o.body, nil
 }
 
 // failure classifies the error of the last attempt: as of the network unless it
@@ -88,35 +90,97 @@ func failure(ctx context.Context, err error) error {
 	return err
 }
 
-// readObject returns the body of a response. It leaves one whose status says
-// that it is not the object to its caller.
-func readObject(resp *http.Response, limit int64) ([]byte, error) {
-	if resp.StatusCode != http.StatusOK {
-		return nil, nil
+// object is what has come of one, over all attempts.
+type object struct {
+	req   *retryablehttp.Request
+	limit int64
+	body  []byte
+	whole bool
+	final error // what another attempt cannot mend
+}
+
+// take reads a response. Its error is one that another attempt may mend, for
+// which what has come is kept, if the server lets the rest be asked for alone. A
+// response whose status says that it is not the object is left to the caller.
+func (o *object) take(resp *http.Response) error {
+	begin := int64(len(o.body))
+	switch {
+	case resp.StatusCode == http.StatusOK:
+		o.drop()
+	case resp.StatusCode == http.StatusPartialContent && begin > 0:
+		if !strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", begin)) {
+			o.drop()
+			return errors.New("the server sends another range than was asked for")
+		}
+	case begin > 0: // 416, say: it is not what it was
+		o.drop()
+		return fmt.Errorf("status %d for the rest of the object", resp.StatusCode)
+	default:
+		return nil
 	}
+	err := o.read(resp)
+	switch {
+	case err == nil:
+		o.whole = true
+	case errors.Is(err, errRefused), errors.Is(err, store.ErrTooLarge):
+		o.final = err
+		return nil
+	case resp.StatusCode == http.StatusOK:
+		o.keep(resp.Header)
+	default:
+		o.req.Header.Set("Range", fmt.Sprintf("bytes=%d-", len(o.body)))
+	}
+	return err
+}
+
+// keep makes the next attempt ask for what is missing of this version of the
+// object, if the server tells one version from another.
+func (o *object) keep(h http.Header) {
+	version := h.Get("ETag")
+	if version == "" {
+		version = h.Get("Last-Modified")
+	}
+	if version == "" || strings.HasPrefix(version, "W/") || len(o.body) == 0 {
+		o.drop()
+		return
+	}
+	o.req.Header.Set("Range", fmt.Sprintf("bytes=%d-", len(o.body)))
+	o.req.Header.Set("If-Range", version)
+}
+
+// drop makes the next attempt ask for all of the object.
+func (o *object) drop() {
+	o.body = nil
+	o.req.Header.Del("Range")
+	o.req.Header.Del("If-Range")
+}
+
+// read appends the body of a response to what has come.
+func (o *object) read(resp *http.Response) error {
 	defer resp.Body.Close()
 	if enc := resp.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
-		return nil, fmt.Errorf("%w: the server sends it with encoding %q", errRefused, enc)
+		return fmt.Errorf("%w: the server sends it with encoding %q", errRefused, enc)
 	}
-	if resp.ContentLength > limit {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d expected", store.ErrTooLarge, resp.ContentLength, limit)
+	if size := int64(len(o.body)) + resp.ContentLength; resp.ContentLength > 0 && size > o.limit {
+		return fmt.Errorf("%w: %d bytes, at most %d expected", store.ErrTooLarge, size, o.limit)
 	}
-	// One byte more than announced, so that the end is seen without growing.
-	size := min(max(resp.ContentLength, 511), limit, firstAlloc) + 1
-	b := make([]byte, 0, size)
+	if o.body == nil {
+		// One byte more than announced, so that the end is seen without growing.
+		o.body = make([]byte, 0, min(max(resp.ContentLength, 511), o.limit, firstAlloc)+1)
+	}
 	for {
-		if len(b) == cap(b) {
-			b = append(b, 0)[:len(b)]
+		if len(o.body) == cap(o.body) {
+			o.body = append(o.body, 0)[:len(o.body)]
 		}
-		n, err := resp.Body.Read(b[len(b):min(int64(cap(b)), limit+1)])
-		b = b[:len(b)+n]
+		n, err := resp.Body.Read(o.body[len(o.body):min(int64(cap(o.body)), o.limit+1)])
+		o.body = o.body[:len(o.body)+n]
 		switch {
-		case int64(len(b)) > limit:
-			return nil, fmt.Errorf("%w: more than %d bytes", store.ErrTooLarge, limit)
+		case int64(len(o.body)) > o.limit:
+			return fmt.Errorf("%w: more than %d bytes", store.ErrTooLarge, o.limit)
 		case err == io.EOF:
-			return b, nil
+			return nil
 		case err != nil:
-			return nil, err
+			return err
 		}
 	}
 }

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
+)
+
+// clientFlags say who we are to web servers, and whom we trust.
+type clientFlags struct {
+	headers           []string
+	netrc             string
+	caFile, cert, key string
+}
+
+func (f *clientFlags) add(fl *pflag.FlagSet) {
+	fl.StringArrayVar(&f.headers, "header", nil, "`NAME:VALUE` to send to the web servers named in the command, and no others; repeatable")
+	fl.StringVar(&f.netrc, "netrc", "", "`FILE` with logins for web servers (default .netrc in the home directory)")
+	fl.StringVar(&f.caFile, "ca-file", "", "`FILE` with certificates to trust in place of the system's")
+	fl.StringVar(&f.cert, "cert", "", "`FILE` with a certificate to show to web servers")
+	fl.StringVar(&f.key, "key", "", "`FILE` with the key of --cert (default the same file)")
+}
+
+// client returns the HTTP client of this run, which sends --header to the origins
+// of those names that are URLs.
+func (a *app) client(names []string) (*httpstore.Client, error) {
+	credentials, err := a.credentials(names)
+	if err != nil {
+		return nil, err
+	}
+	config, err := a.clientTLS()
+	if err != nil {
+		return nil, err
+	}
+	return httpstore.NewClient(httpstore.Options{
+		Jobs: a.jobs, Retries: a.retries(), RateLimit: int64(a.limitRate), Proxy: http.ProxyFromEnvironment, Logger: a.logger(),
+		Credentials: credentials, TLS: config,
+	}), nil
+}
+
+func (a *app) credentials(names []string) (func(*url.URL) http.Header, error) {
+	own := make(http.Header)
+	for _, h := range a.web.headers {
+		name, value, ok := strings.Cut(h, ":")
+		if name = strings.TrimSpace(name); !ok || name == "" || strings.ContainsAny(h, "\r\n") {
+			return nil, usageError{errors.New("--header is NAME:VALUE")} // the value is not for messages
+		}
+		own.Add(name, strings.TrimSpace(value))
+	}
+	origins := make(map[string]bool)
+	for _, name := range names {
+		if u, err := url.Parse(name); err == nil && u.Host != "" {
+			origins[origin(u)] = true
+		}
+	}
+	logins, err := a.logins()
+	if err != nil {
+		return nil, err
+	}
+	return func(u *url.URL) http.Header {
+		var h http.Header
+		if origins[origin(u)] {
+			h = own.Clone()
+		}
+		if login, ok := logins[strings.ToLower(u.Hostname())]; ok && h.Get("Authorization") == "" {
+			if h == nil {
+				h = make(http.Header)
+			}
+			r := http.Request{Header: h}
+			r.SetBasicAuth(login.User, login.Password)
+		}
+		return h
+	}, nil
+}
+
+// origin returns what two URLs of one origin share.
+func origin(u *url.URL) string { return strings.ToLower(u.Scheme + "://" + u.Host) }
+
+// logins reads the netrc file, which need not be there unless it is named.
+func (a *app) logins() (map[string]httpstore.Login, error) {
+	path := a.web.netrc
+	if path == "" {
+		home, ok := a.env("HOME")
+		if !ok || home == "" {
+			return nil, nil
+		}
+		path = filepath.Join(home, ".netrc")
+	}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && a.web.netrc == "" {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	logins, err := httpstore.ParseNetrc(string(text))
+	if err != nil {
+		return nil, usageError{fmt.Errorf("%s: %w", path, err)}
+	}
+	return logins, nil
+}
+
+// clientTLS returns the configuration that the flags mean, nil for the default.
+func (a *app) clientTLS() (*tls.Config, error) {
+	f := &a.web
+	if f.caFile == "" && f.cert == "" {
+		if f.key != "" {
+			return nil, usageError{errors.New("--key goes with --cert")}
+		}
+		return nil, nil
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if f.caFile != "" {
+		pem, err := os.ReadFile(f.caFile)
+		if err != nil {
+			return nil, err
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, usageError{fmt.Errorf("%s has no certificate", f.caFile)}
+		}
+	}
+	if f.cert != "" {
+		key := f.key
+		if key == "" {
+			key = f.cert
+		}
+		pair, err := tls.LoadX509KeyPair(f.cert, key)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("--cert: %w", err)}
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
