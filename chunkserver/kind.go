@@ -87,11 +87,16 @@ func isHex(s string, n int) bool {
 // another time.
 func (k *kind) etag(name string, fi fs.FileInfo) string {
 	if k.immutable {
-		return fmt.Sprintf("%q", fmt.Sprintf("%s-%x", path.Base(name), fi.Size()))
+		return contentTag(name, fi.Size())
 	}
 	inode := uint64(0)
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
 		inode = st.Ino
 	}
 	return fmt.Sprintf("%q", fmt.Sprintf("%x-%x-%x", inode, fi.ModTime().UnixNano(), fi.Size()))
+}
+
+// contentTag returns the entity tag of a file that is named by its content.
+func contentTag(name string, size int64) string {
+	return fmt.Sprintf("%q", fmt.Sprintf("%s-%x", path.Base(name), size))
 }

@@ -19,7 +19,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"strings"
 	"syscall"
 )
 
@@ -55,15 +54,8 @@ func (s *Server) Close() error { return s.root.Close() }
 // ServeHTTP implements [http.Handler]. Ranges, conditional requests, HEAD and
 // Content-Length are those of [http.ServeContent].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		fail(w, http.StatusMethodNotAllowed)
-		return
-	}
-	name, ok := strings.CutPrefix(r.URL.Path, "/")
-	k := kindOf(name)
-	if !ok || k == nil {
-		fail(w, http.StatusNotFound)
+	name, k, ok := published(w, r)
+	if !ok {
 		return
 	}
 	f, fi, err := s.open(name)
@@ -77,11 +69,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer f.Close()
-	h := w.Header()
-	h.Set("Content-Type", k.contentType)
-	h.Set("Cache-Control", k.cacheControl)
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("ETag", k.etag(name, fi))
+	k.headers(w, name, fi)
 	http.ServeContent(w, r, "", fi.ModTime(), f)
 }
 

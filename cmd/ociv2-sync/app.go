@@ -48,7 +48,7 @@ the rest is fetched as chunks. casync and desync read what it publishes.
 
 Every flag can be given a default in the environment: --limit-rate is
 OCIV2_SYNC_LIMIT_RATE, and so on. OCIV2_SYNC_SEED takes several paths,
-separated by colons.
+separated by colons; OCIV2_SYNC_HEADER one header a line.
 
 ` + exitHelp,
 		Example: `  # publish a release: REPO is a directory that any web server can serve
@@ -144,7 +144,11 @@ func (a *app) defaults(flags *pflag.FlagSet) error {
 		}
 		values := []string{value}
 		if _, several := f.Value.(pflag.SliceValue); several {
-			values = strings.Split(value, ":")
+			sep := ":"
+			if f.Name == "header" { // which has colons
+				sep = "\n"
+			}
+			values = strings.Split(value, sep)
 		}
 		for _, v := range values {
 			if e := flags.Set(f.Name, v); e != nil {

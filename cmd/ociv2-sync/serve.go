@@ -2,15 +2,21 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ociv2-sync/ociv2-sync/chunkserver"
+	"github.com/ociv2-sync/ociv2-sync/internal/stores"
+	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 )
 
 // The limits of the server's connections. A chunk is small; a client that
@@ -26,19 +32,25 @@ const (
 func newServeCommand(a *app) *cobra.Command {
 	var o serveOptions
 	cmd := &cobra.Command{
-		Use:   "serve [DIR]",
+		Use:   "serve [DIR|URL]",
 		Short: "Serve a repository or a chunk store over HTTP",
 		Long: `Serve answers GET and HEAD for the files of a repository, or of a casync chunk
 store, in DIR, the current directory if it is not given. casync, desync and any
 HTTP client can read from it; so they can from any other web server that serves
 the same directory. SIGINT and SIGTERM end it when the requests that are being
-answered are, with exit code 0.
+answered are, with exit code 0. It answers /healthz, /readyz and /metrics too.
+
+With a URL in place of DIR, of a repository or a chunk store, it is a proxy with a
+cache in the directory --cache: it fetches each object once, however many clients
+want it, verifies it, and serves what it has when the URL does not answer.
 
 With --stdio it is the forced command of a key that may read, or write, archives
 and chunk stores in one directory alone: it serves the casync, desync or
 ociv2-sync that comes with that key. The directory is what "/" and "." mean to
 it.`,
 		Example: `  ociv2-sync serve /srv/www/images --listen :8080
+  # for a site: everything crosses the slow link once
+  ociv2-sync serve https://images.example --cache /var/cache/images --listen :8080
   # in authorized_keys
   restrict,command="ociv2-sync serve --stdio --confine /srv/images --read-only" ssh-ed25519 AAAA...`,
 		Args: cobra.MaximumNArgs(1),
@@ -48,6 +60,14 @@ it.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.listen, "listen", "localhost:8080", "`ADDRESS` and port to listen on")
+	f.StringVar(&o.cache, "cache", "", "`DIR` where a proxy keeps what it has fetched, and nothing else is")
+	f.Var(&o.cacheSize, "cache-size", "most bytes in --cache (default 10G)")
+	f.StringVar(&o.tokenFile, "token-file", "", "`FILE` with the bearer tokens, one a line, of which a request must bring one")
+	f.StringVar(&o.tlsCert, "tls-cert", "", "`FILE` with the certificate to serve HTTPS with; it may be replaced meanwhile")
+	f.StringVar(&o.tlsKey, "tls-key", "", "`FILE` with the key of --tls-cert (default the same file)")
+	f.StringVar(&o.clientCA, "tls-client-ca", "", "`FILE` with the authorities of which clients must show a certificate")
+	f.IntVar(&o.maxConns, "max-connections", 4096, "`NUMBER` of connections at a time; more wait")
+	f.BoolVar(&o.accessLog, "access-log", false, "log every request to standard error")
 	f.BoolVar(&o.stdio, "stdio", false, "serve one ssh session of casync or desync on standard input and output")
 	f.StringVar(&o.confine, "confine", "", "`DIR` that an ssh session is confined to; it takes the place of the argument")
 	f.BoolVar(&o.readOnly, "read-only", false, "let an ssh session pull alone, not push")
@@ -55,10 +75,16 @@ it.`,
 }
 
 type serveOptions struct {
-	listen   string
-	stdio    bool
-	confine  string
-	readOnly bool
+	listen                    string
+	cache                     string
+	cacheSize                 byteSize
+	tokenFile                 string
+	tlsCert, tlsKey, clientCA string
+	maxConns                  int
+	accessLog                 bool
+	stdio                     bool
+	confine                   string
+	readOnly                  bool
 }
 
 func (a *app) runServe(cmd *cobra.Command, args []string, o *serveOptions) error {
@@ -66,33 +92,103 @@ func (a *app) runServe(cmd *cobra.Command, args []string, o *serveOptions) error
 		if o.confine != "" || o.readOnly {
 			return usageError{errors.New("--confine and --read-only are for --stdio; HTTP serves DIR alone, and is read only")}
 		}
-		return a.serveHTTP(cmd.Context(), arg(args, 0, "."), o.listen)
+		return a.serveHTTP(cmd.Context(), arg(args, 0, "."), o)
 	}
-	if o.confine == "" || len(args) > 0 || cmd.Flags().Changed("listen") {
-		return usageError{errors.New("--stdio goes with --confine DIR, and without DIR and --listen")}
+	if o.confine == "" || len(args) > 0 || webFlags(cmd) {
+		return usageError{errors.New("--stdio goes with --confine DIR, and without DIR and the options of HTTP")}
 	}
 	return a.serveStdio(cmd.Context(), o.confine, o.readOnly)
 }
 
-func (a *app) serveHTTP(ctx context.Context, dir, listen string) (err error) {
-	if _, _, err := net.SplitHostPort(listen); err != nil {
-		return usageError{fmt.Errorf("--listen is HOST:PORT or :PORT, not %q", listen)}
+// webFlags reports whether one of the options of HTTP was given.
+func webFlags(cmd *cobra.Command) (given bool) {
+	for _, name := range []string{"listen", "cache", "cache-size", "token-file", "tls-cert", "tls-key", "tls-client-ca", "max-connections", "access-log"} {
+		given = given || cmd.Flags().Changed(name)
 	}
-	handler, err := chunkserver.New(dir, chunkserver.Options{Logger: a.logger()})
+	return given
+}
+
+// closingHandler serves until it is closed.
+type closingHandler interface {
+	http.Handler
+	io.Closer
+}
+
+// handler returns what serves a directory, or stands for a URL.
+func (a *app) handler(what string, o *serveOptions) (closingHandler, error) {
+	if !stores.IsURL(what) {
+		if o.cache != "" || o.cacheSize != 0 {
+			return nil, usageError{errors.New("--cache and --cache-size are for a proxy, of a URL")}
+		}
+		return chunkserver.New(what, chunkserver.Options{Logger: a.logger()})
+	}
+	if o.cache == "" {
+		return nil, usageError{errors.New("a proxy needs a directory of its own: --cache DIR")}
+	}
+	client, err := a.client([]string{what})
+	if err != nil {
+		return nil, err
+	}
+	dir, err := client.Dir(what)
+	if err != nil {
+		return nil, err
+	}
+	p, err := chunkserver.NewProxy(dir, o.cache, chunkserver.ProxyOptions{MaxBytes: int64(o.cacheSize), Logger: a.logger()})
+	if err != nil {
+		return nil, err
+	}
+	return &proxy{p, client}, nil
+}
+
+// proxy closes its client with itself.
+type proxy struct {
+	*chunkserver.Proxy
+	client *httpstore.Client
+}
+
+func (p *proxy) Close() error {
+	err := p.Proxy.Close()
+	p.client.Close()
+	return err
+}
+
+func (a *app) serveHTTP(ctx context.Context, what string, o *serveOptions) (err error) {
+	if _, _, err := net.SplitHostPort(o.listen); err != nil {
+		return usageError{fmt.Errorf("--listen is HOST:PORT or :PORT, not %q", o.listen)}
+	}
+	if o.maxConns < 1 {
+		return usageError{fmt.Errorf("--max-connections is 1 or more, not %d", o.maxConns)}
+	}
+	monitor, err := a.monitorOptions(o)
+	if err != nil {
+		return err
+	}
+	config, err := serverTLS(o)
+	if err != nil {
+		return err
+	}
+	handler, err := a.handler(what, o)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, handler.Close()) }()
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", listen)
+	l, err := lc.Listen(ctx, "tcp", o.listen)
 	if err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
-	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
-		WriteTimeout: writeTimeout, MaxHeaderBytes: maxHeader,
+	address, scheme := l.Addr(), "http"
+	l = &limitedListener{Listener: l, free: make(chan struct{}, o.maxConns), closed: make(chan struct{})}
+	if config != nil {
+		l, scheme = tls.NewListener(l, config), "https"
 	}
-	fmt.Fprintf(a.stdout, "serving %s on http://%s\n", dir, l.Addr())
+	server := &http.Server{
+		Handler:           chunkserver.NewMonitor(handler, monitor),
+		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
+		WriteTimeout: writeTimeout, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(a.logger().Handler(), slog.LevelInfo),
+	}
+	fmt.Fprintf(a.stdout, "serving %s on %s://%s\n", public(what), scheme, address)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(l) }()
 	select {
@@ -105,7 +201,16 @@ func (a *app) serveHTTP(ctx context.Context, dir, listen string) (err error) {
 	err = server.Shutdown(grace)
 	<-failed // ErrServerClosed, at once
 	if err != nil {
-		return fmt.Errorf("serve: requests were cut off: %w", err)
+		return errors.Join(fmt.Errorf("serve: requests were cut off: %w", err), server.Close())
 	}
 	return nil // a server that was told to stop has done what it should
+}
+
+// public returns a directory, or a URL without what may be secret in it.
+func public(what string) string {
+	if u, err := url.Parse(what); err == nil && u.Host != "" {
+		u.User, u.RawQuery = nil, ""
+		return u.String()
+	}
+	return what
 }

@@ -33,7 +33,7 @@ var edges = map[string][]string{
 	"store/storetest": {"chunk", "store"},
 
 	"translate":   {"catar", "toc"},
-	"chunkserver": {},
+	"chunkserver": {"chunk", "store"},
 	"seed":        {"chunk", "caibx", "toc"},
 
 	"internal/durable":   {},

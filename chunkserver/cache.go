@@ -1,0 +1,177 @@
+package chunkserver
+
+import (
+	"container/list"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// cache keeps objects in files of a directory, under their names, up to a number
+// of bytes. A file appears by a rename, whole; it is not synced, as all of it can
+// be fetched again, and one that a power loss has emptied is not served.
+type cache struct {
+	root *os.Root
+	most int64
+
+	mu    sync.Mutex
+	size  int64
+	used  *list.List // of *cached, the one used last in front
+	items map[string]*list.Element
+}
+
+type cached struct {
+	name string
+	size int64
+	when time.Time // of the fetch
+}
+
+// openCache opens the cache in dir, with what it holds; unfinished files of
+// another process are removed.
+func openCache(dir string, most int64) (*cache, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("chunkserver: %w", err)
+	}
+	if err := claim(root); err != nil {
+		return nil, errors.Join(fmt.Errorf("chunkserver: cache %s: %w", dir, err), root.Close())
+	}
+	c := &cache{root: root, most: most, used: list.New(), items: make(map[string]*list.Element)}
+	var found []*cached
+	err = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || name == marker {
+			return err
+		}
+		fi, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if kindOf(name) == nil || fi.Size() == 0 {
+			if strings.HasSuffix(name, tempSuffix) || fi.Size() == 0 {
+				return root.Remove(name)
+			}
+			return nil // somebody else's
+		}
+		found = append(found, &cached{name, fi.Size(), fi.ModTime()})
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("chunkserver: cache %s: %w", dir, err), root.Close())
+	}
+	slices.SortFunc(found, func(a, b *cached) int { return b.when.Compare(a.when) })
+	for _, x := range found {
+		x.when = time.Time{} // what may change is asked for again
+		c.items[x.name] = c.used.PushBack(x)
+		c.size += x.size
+	}
+	c.evict()
+	return c, nil
+}
+
+const (
+	tempSuffix = ".tmp"
+	marker     = ".ociv2-sync-cache" // in every directory that is a cache
+)
+
+// claim makes an empty directory a cache. One that has something in it must be
+// one: what is in a cache gets deleted.
+func claim(root *os.Root) error {
+	if _, err := root.Lstat(marker); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if found, err := fs.ReadDir(root.FS(), "."); err != nil || len(found) > 0 {
+		return errors.Join(err, errors.New("it is not empty, and not a cache"))
+	}
+	return root.WriteFile(marker, []byte("What ociv2-sync serve has fetched. It may be deleted while no server runs.\n"), 0o644)
+}
+
+func (c *cache) close() error { return c.root.Close() }
+
+// open opens an object that was fetched at the time since, or later.
+func (c *cache) open(name string, since time.Time) (*os.File, os.FileInfo, error) {
+	c.mu.Lock()
+	e, ok := c.items[name]
+	if !ok || e.Value.(*cached).when.Before(since) {
+		c.mu.Unlock()
+		return nil, nil, fs.ErrNotExist
+	}
+	c.used.MoveToFront(e)
+	size := e.Value.(*cached).size
+	c.mu.Unlock()
+	f, err := c.root.Open(name)
+	if err != nil {
+		c.remove(name)
+		return nil, nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil && fi.Size() != size {
+		err = fmt.Errorf("%s has %d bytes, not %d", name, fi.Size(), size)
+	}
+	if err != nil {
+		c.remove(name)
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return f, fi, nil
+}
+
+// read returns an object, however old.
+func (c *cache) read(name string) ([]byte, error) { return c.root.ReadFile(name) }
+
+// put keeps an object, in place of another of its name.
+func (c *cache) put(name string, data []byte) error {
+	if int64(len(data)) > c.most || len(data) == 0 {
+		return nil
+	}
+	tmp := path.Join(path.Dir(name), "."+rand.Text()+tempSuffix)
+	if err := c.root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return err
+	}
+	if err := c.root.WriteFile(tmp, data, 0o644); err != nil {
+		return errors.Join(err, c.root.Remove(tmp))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.root.Rename(tmp, name); err != nil {
+		return errors.Join(err, c.root.Remove(tmp))
+	}
+	c.forget(name)
+	c.items[name] = c.used.PushFront(&cached{name, int64(len(data)), time.Now()})
+	c.size += int64(len(data))
+	c.evict()
+	return nil
+}
+
+// evict removes what was used least recently until the rest fits.
+func (c *cache) evict() {
+	for c.size > c.most && c.used.Len() > 0 {
+		name := c.used.Back().Value.(*cached).name
+		c.forget(name)
+		_ = c.root.Remove(name) // or it has gone before
+	}
+}
+
+// forget takes an object off the list. The lock is held.
+func (c *cache) forget(name string) {
+	if e, ok := c.items[name]; ok {
+		c.size -= e.Value.(*cached).size
+		c.used.Remove(e)
+		delete(c.items, name)
+	}
+}
+
+// remove removes an object, if it is there.
+func (c *cache) remove(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.items[name]; ok {
+		c.forget(name)
+		_ = c.root.Remove(name) // or it has gone before
+	}
+}
