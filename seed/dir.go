@@ -88,6 +88,15 @@ type inode struct {
 }
 
 func (s *dirSeed) Find(ctx context.Context, want *Wanted, found func(Digest, string)) error {
+	read, err := s.look(ctx, want, found, func(int64) {})
+	if err != nil {
+		return err
+	}
+	return read(ctx)
+}
+
+// look implements looker: it walks the tree.
+func (s *dirSeed) look(ctx context.Context, want *Wanted, found func(Digest, string), unread func(int64)) (func(context.Context) error, error) {
 	scan := s.opts.Memory.Scan(s.path)
 	take := func(c candidate, d Digest) {
 		if want.Take(d, c.size) {
@@ -104,20 +113,24 @@ func (s *dirSeed) Find(ctx context.Context, want *Wanted, found func(Digest, str
 			take(c, *known)
 		case want.HasName(c.size, name):
 			likely = append(likely, c)
+			unread(c.size)
 		default:
 			others = append(others, c)
+			unread(c.size)
 		}
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	// The likely ones first: once all contents of a size are found, the
 	// other files of that size need not be read.
 	wanted := func(c candidate) bool { return want.HasSize(c.size) }
-	if err := s.hashAll(ctx, scan, likely, wanted, take); err != nil {
-		return err
-	}
-	return s.hashAll(ctx, scan, others, wanted, take)
+	return func(ctx context.Context) error {
+		if err := s.hashAll(ctx, scan, likely, wanted, take); err != nil {
+			return err
+		}
+		return s.hashAll(ctx, scan, others, wanted, take)
+	}, nil
 }
 
 // walk calls meet for every regular file of the tree, once for all hard links

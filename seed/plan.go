@@ -2,11 +2,8 @@ package seed
 
 import (
 	"cmp"
-	"context"
 	"errors"
-	"log/slog"
 	"slices"
-	"sync"
 
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
@@ -62,6 +59,8 @@ const (
 	Repeated
 	// Seeded: a part of a seed's file has the bytes. Set by Recut.
 	Seeded
+	// Early: this very pull has fetched it before the plan was complete.
+	Early
 )
 
 // Plan says where each content of an image comes from, and what has to be
@@ -78,45 +77,6 @@ type Plan struct {
 	// Chunks are the chunks that Missing needs, in the order of the byte
 	// space. Set by Cover.
 	Chunks []Chunk
-}
-
-// Match asks the seeds, in their order, for the contents of the tree and
-// returns a plan in which every content that was found has its source. Each
-// seed is asked only for what the ones before it did not have.
-//
-// A seed that cannot be used is passed over; log is told, unless it is nil.
-func Match(ctx context.Context, nodes []toc.Node, seeds []Seed, log *slog.Logger) (*Plan, error) {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	p := &Plan{Seeds: seeds, Contents: distinct(nodes)}
-	index := make(map[Digest]int32, len(p.Contents))
-	var want Wanted
-	for i := range p.Contents {
-		c := &p.Contents[i]
-		index[c.Digest] = int32(i)
-		want.add(c.Digest, c.Size, nodes[c.Nodes[0]].Name)
-	}
-	for s, sd := range seeds {
-		if want.Left() == 0 {
-			break
-		}
-		var mu sync.Mutex
-		err := sd.Find(ctx, &want, func(d Digest, path string) {
-			mu.Lock()
-			defer mu.Unlock()
-			c := &p.Contents[index[d]]
-			c.Seed, c.Path = s, path
-		})
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if err != nil {
-			log.Warn("seed passed over", "seed", sd, "reason", err)
-		}
-	}
-	p.miss()
-	return p, nil
 }
 
 // miss derives Missing from Contents.

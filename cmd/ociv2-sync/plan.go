@@ -127,5 +127,9 @@ func planLine(p *transfer.Prepared) string {
 	for _, s := range p.Plan.PerSeed() {
 		local += s.Bytes
 	}
-	return fmt.Sprintf("%s of file contents from seeds; %s, %s, to fetch", human(local), count(int64(u.Chunks), "chunk"), human(u.Wire))
+	line := fmt.Sprintf("%s of file contents from seeds; %s, %s, to fetch", human(local), count(int64(u.Chunks), "chunk"), human(u.Wire))
+	if e := p.Plan.PerOrigin(seed.Early); e.Chunks > 0 {
+		line += fmt.Sprintf("; %s, %s, fetched while seeds were read", count(int64(e.Chunks), "chunk"), human(e.Wire))
+	}
+	return line
 }

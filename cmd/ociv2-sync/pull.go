@@ -28,7 +28,7 @@ func (f *pullFlags) add(cmd *cobra.Command) {
 	fl.StringArrayVar(&f.seeds, "seed", nil, "`DIR` whose files need not be fetched: a directory tree, or another root; repeatable")
 	fl.StringArrayVar(&f.stores, "store", nil, "chunk `STORE` to ask before the image's own, a directory, a URL or HOST:PATH; repeatable")
 	fl.BoolVar(&f.allowStore, "allow-store", false, "accept a chunk store on another host, or elsewhere on this machine, than the image")
-	fl.Var(&f.maxBytes, "max-bytes", "fetch nothing, and fail, if the pull would transfer more than this")
+	fl.Var(&f.maxBytes, "max-bytes", "fetch nothing, and fail, if the pull would transfer more than this; the plan is then completed first")
 }
 
 // common returns what the flags mean.

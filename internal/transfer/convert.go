@@ -154,7 +154,7 @@ func openRepo(ctx context.Context, ref repo.Ref, opts PullOptions, out *Pulled) 
 		}
 	}()
 	opts.Dest = Dest{Kind: Repo} // the image itself is not wanted in the root
-	p, err := prepare(ctx, ref, r, opts)
+	p, err := prepare(ctx, ref, r, opts, true)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -9,7 +9,10 @@ import (
 	"log/slog"
 	"sync/atomic"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/ociv2-sync/ociv2-sync/chunk"
+	"github.com/ociv2-sync/ociv2-sync/internal/assemble"
 	"github.com/ociv2-sync/ociv2-sync/internal/ocidest"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/root"
@@ -89,6 +92,8 @@ type Prepared struct {
 	tree    *repo.Tree
 	space   *seed.Space // nil until the chunks are needed
 	cache   *local.Store
+	store   store.Store       // nil until it is opened
+	early   map[chunk.ID]bool // chunks that were fetched while seeds were read
 }
 
 // Close frees what the pull needs.
@@ -110,11 +115,13 @@ func Prepare(ctx context.Context, ref repo.Ref, opts PullOptions) (*Prepared, er
 	} else if err != nil {
 		return nil, err
 	}
-	return prepare(ctx, ref, r, opts)
+	return prepare(ctx, ref, r, opts, false)
 }
 
-// prepare is Prepare with the root opened, or nil where there is none.
-func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions) (_ *Prepared, err error) {
+// prepare is Prepare with the root opened, or nil where there is none. With
+// fetch, which the lock of the root is needed for, it fetches chunks while it
+// reads seeds, if it may.
+func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, fetch bool) (_ *Prepared, err error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -144,17 +151,25 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions) 
 	if err := p.contents(ctx, r); err != nil {
 		return nil, err
 	}
-	if err := p.match(ctx, r); err != nil {
+	if r != nil {
+		cache, err := local.Open(r.ChunkCache(), local.Options{Flat: true})
+		if err != nil {
+			return nil, err
+		}
+		p.cache, p.closers = cache, append(p.closers, cache)
+	}
+	// A budget is for the whole plan, which is not known yet.
+	if err := p.match(ctx, r, fetch && opts.MaxBytes < 0); err != nil {
 		return nil, err
 	}
-	if err := p.cover(ctx, r); err != nil {
+	if err := p.cover(ctx); err != nil {
 		return nil, err
 	}
 	p.count()
 	if opts.Dest.Kind != "" && !opts.Dest.tree() {
 		p.LayerSize = layerSize(p.tree.TOC.Nodes)
 	}
-	p.Disk = treeSpace(p.tree.TOC.Nodes) + p.Plan.PerOrigin(seed.Fetched).Wire
+	p.Disk = treeSpace(p.tree.TOC.Nodes) + p.wire()
 	return p, nil
 }
 
@@ -193,7 +208,7 @@ func (p *Prepared) contents(ctx context.Context, r *root.Root) (err error) {
 }
 
 // match finds what the seeds have.
-func (p *Prepared) match(ctx context.Context, r *root.Root) (err error) {
+func (p *Prepared) match(ctx context.Context, r *root.Root, fetch bool) (err error) {
 	seeds := seedOpener{root: r, log: p.opts.Logger}
 	if r != nil {
 		memory, save, err := openMemory(r, p.opts.Logger)
@@ -208,19 +223,61 @@ func (p *Prepared) match(ctx context.Context, r *root.Root) (err error) {
 	if err != nil {
 		return err
 	}
-	p.Plan, err = seed.Match(ctx, p.tree.TOC.Nodes, found, p.opts.Logger)
-	return err
+	search, err := seed.Look(ctx, p.tree.TOC.Nodes, found, p.opts.Logger)
+	if err != nil {
+		return err
+	}
+	find := func(ctx context.Context) (err error) {
+		p.Plan, err = search.Find(ctx)
+		return err
+	}
+	if !fetch || !search.Reads() {
+		return find(ctx)
+	}
+	return p.fetchBeside(ctx, search.Certain(p.tree.TOC.Nodes, p.tree.Layout), find)
+}
+
+// fetchBeside fetches the chunks of an early plan while find reads seeds.
+func (p *Prepared) fetchBeside(ctx context.Context, early *seed.Plan, find func(context.Context) error) error {
+	if len(early.Missing) == 0 {
+		return find(ctx)
+	}
+	space, err := p.loadSpace(ctx)
+	if err != nil {
+		return err
+	}
+	if err := p.choose(ctx, early, space); err != nil {
+		return err
+	}
+	p.Plan = early // for the check, which must precede the first chunk
+	p.Disk = treeSpace(p.tree.TOC.Nodes) + p.wire()
+	if err := p.Check(); err != nil {
+		return err
+	}
+	from, err := p.openStore()
+	if err != nil {
+		return err
+	}
+	stop := make(chan struct{})
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		var err error
+		p.early, err = assemble.Prefetch(ctx, stop, early.Chunks, space.Algorithm, from, p.cache, p.opts.Jobs)
+		if err != nil && ctx.Err() == nil {
+			// The plan has these chunks as well and meets the error again.
+			p.opts.Logger.Info("fetching ahead of the plan ends", "reason", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		defer close(stop)
+		return find(ctx)
+	})
+	return g.Wait()
 }
 
 // cover chooses the chunks of what no seed has.
-func (p *Prepared) cover(ctx context.Context, r *root.Root) error {
-	if r != nil {
-		cache, err := local.Open(r.ChunkCache(), local.Options{Flat: true})
-		if err != nil {
-			return err
-		}
-		p.cache, p.closers = cache, append(p.closers, cache)
-	}
+func (p *Prepared) cover(ctx context.Context) error {
 	if len(p.Plan.Missing) == 0 {
 		return nil // no chunk is needed, so no index is
 	}
@@ -228,7 +285,12 @@ func (p *Prepared) cover(ctx context.Context, r *root.Root) error {
 	if err != nil {
 		return err
 	}
-	err = p.Plan.Cover(p.tree.TOC.Nodes, p.tree.Layout, space, func(id chunk.ID) bool {
+	return p.choose(ctx, p.Plan, space)
+}
+
+// choose gives a plan its chunks.
+func (p *Prepared) choose(ctx context.Context, plan *seed.Plan, space *seed.Space) error {
+	err := plan.Cover(p.tree.TOC.Nodes, p.tree.Layout, space, func(id chunk.ID) bool {
 		if p.cache == nil {
 			return false
 		}
@@ -238,7 +300,12 @@ func (p *Prepared) cover(ctx context.Context, r *root.Root) error {
 	if err != nil {
 		return err
 	}
-	return p.Plan.Recut(ctx, p.tree.TOC.Nodes, space, p.opts.Logger)
+	for i := range plan.Chunks {
+		if c := &plan.Chunks[i]; c.Origin == seed.Cached && p.early[c.ID] {
+			c.Origin = seed.Early
+		}
+	}
+	return plan.Recut(ctx, p.tree.TOC.Nodes, space, p.opts.Logger)
 }
 
 // loadSpace reads the chunk indexes of the image, once.
@@ -277,7 +344,7 @@ func (p *Prepared) Check() error {
 		// The contents of an image wait in the root for their place in it.
 		dest = p.opts.Root
 	} else if !sameFilesystem(dest, p.opts.Root) {
-		chunks := p.Plan.PerOrigin(seed.Fetched).Wire
+		chunks := p.wire()
 		if err := checkSpace(p.opts.Root, chunks); err != nil {
 			return err
 		}
@@ -292,7 +359,12 @@ func (p *Prepared) Total() int64 {
 	if p.Present {
 		return p.MetaBytes
 	}
-	return p.MetaBytes + p.Plan.PerOrigin(seed.Fetched).Wire
+	return p.MetaBytes + p.wire()
+}
+
+// wire returns the bytes of the chunks that the pull transfers, early or late.
+func (p *Prepared) wire() int64 {
+	return p.Plan.PerOrigin(seed.Fetched).Wire + p.Plan.PerOrigin(seed.Early).Wire
 }
 
 // Requests returns the number of requests that the pull makes in all.
@@ -300,11 +372,14 @@ func (p *Prepared) Requests() int64 {
 	if p.Present {
 		return p.MetaRequests
 	}
-	return p.MetaRequests + int64(p.Plan.PerOrigin(seed.Fetched).Chunks)
+	return p.MetaRequests + int64(p.Plan.PerOrigin(seed.Fetched).Chunks+p.Plan.PerOrigin(seed.Early).Chunks)
 }
 
 // openStore opens where the chunks are.
 func (p *Prepared) openStore() (store.Store, error) {
+	if p.store != nil {
+		return p.store, nil
+	}
 	own, err := p.Image.Store(p.opts.AllowStore)
 	if err != nil {
 		return nil, err
@@ -313,7 +388,7 @@ func (p *Prepared) openStore() (store.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.closers = append(p.closers, closer)
+	p.store, p.closers = s, append(p.closers, closer)
 	return s, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/root"
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
+	"github.com/ociv2-sync/ociv2-sync/seed"
 	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/store/local"
 	"github.com/ociv2-sync/ociv2-sync/toc"
@@ -53,7 +54,7 @@ func Pull(ctx context.Context, ref repo.Ref, opts PullOptions, announce func(*Pr
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, w.Unlock()) }()
-	p, err := prepare(ctx, ref, r, opts)
+	p, err := prepare(ctx, ref, r, opts, true)
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +103,9 @@ func (p *Prepared) fetched(out *Pulled) {
 	if out.Stats != nil {
 		out.Bytes += out.Stats.FetchedBytes
 		out.Requests += int64(out.Stats.Fetched)
+		early := p.Plan.PerOrigin(seed.Early)
+		out.Bytes += early.Wire
+		out.Requests += int64(early.Chunks)
 	}
 }
 
