@@ -103,7 +103,7 @@ func exitCode(err error) int {
 	}{
 		{exitUsage, []error{
 			archive.ErrUsage, transfer.ErrUsage, durable.ErrOccupied, repo.ErrRef,
-			ocisrc.ErrReference, ocidest.ErrReference, root.ErrNotRoot, root.ErrName, sshstore.ErrLocation,
+			ocisrc.ErrReference, ocidest.ErrReference, root.ErrNotRoot, root.ErrName, sshstore.ErrLocation, seed.ErrUnknown,
 		}},
 		{exitBudget, []error{transfer.ErrBudget}},
 		{exitSpace, []error{transfer.ErrSpace, syscall.ENOSPC, syscall.EDQUOT}},

@@ -25,7 +25,7 @@ type pullFlags struct {
 
 func (f *pullFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringArrayVar(&f.seeds, "seed", nil, "`DIR` whose files need not be fetched: a directory tree, or another root; repeatable")
+	fl.StringArrayVar(&f.seeds, "seed", nil, "`[KIND:]PATH` whose file contents need not be fetched; repeatable")
 	fl.StringArrayVar(&f.stores, "store", nil, "chunk `STORE` to ask before the image's own, a directory, a URL or HOST:PATH; repeatable")
 	fl.BoolVar(&f.allowStore, "allow-store", false, "accept a chunk store on another host, or elsewhere on this machine, than the image")
 	fl.Var(&f.maxBytes, "max-bytes", "fetch nothing, and fail, if the pull would transfer more than this; the plan is then completed first")
@@ -84,6 +84,13 @@ func (f *destFlags) options(opts *transfer.PullOptions) (err error) {
 	return err
 }
 
+const seedHelp = `A seed is recognised by what it is: a root; an OCI layout or containerd's content
+store; an oci-archive, docker-archive, any other tar, or a catar, plain or
+compressed; else a directory tree, such as the storage of a container engine.
+A directory of images is all that lies in it. KIND: says what to take it for:
+root, oci, archive or dir. Contents found in archives wait in the root, which
+needs the space for them.`
+
 type pullOptions struct {
 	pullFlags
 	destFlags
@@ -106,6 +113,8 @@ made. What an interrupted pull has fetched, the next one uses.
 
 An ordinary user cannot set owners or make devices; what is missing is named.
 For root that is a failure, and nothing is changed.
+
+` + seedHelp + `
 
 REPO is a directory or an http(s) URL. NAME is the last component of the path, or
 all that follows // where it contains a slash.` + casyncHelp,

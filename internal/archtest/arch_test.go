@@ -34,7 +34,7 @@ var edges = map[string][]string{
 
 	"translate":   {"catar", "toc"},
 	"chunkserver": {"chunk", "store"},
-	"seed":        {"chunk", "caibx", "toc"},
+	"seed":        {"chunk", "caibx", "catar", "toc"},
 
 	"internal/durable":   {},
 	"internal/catalogue": {"seed", "internal/durable"},

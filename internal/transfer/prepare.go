@@ -119,9 +119,9 @@ func Prepare(ctx context.Context, ref repo.Ref, opts PullOptions) (*Prepared, er
 }
 
 // prepare is Prepare with the root opened, or nil where there is none. With
-// fetch, which the lock of the root is needed for, it fetches chunks while it
-// reads seeds, if it may.
-func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, fetch bool) (_ *Prepared, err error) {
+// pull, which the lock of the root is needed for, it keeps what a pull copies
+// out of archives, and fetches chunks while it reads seeds, if it may.
+func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, pull bool) (_ *Prepared, err error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -158,8 +158,7 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 		}
 		p.cache, p.closers = cache, append(p.closers, cache)
 	}
-	// A budget is for the whole plan, which is not known yet.
-	if err := p.match(ctx, r, fetch && opts.MaxBytes < 0); err != nil {
+	if err := p.match(ctx, r, pull); err != nil {
 		return nil, err
 	}
 	if err := p.cover(ctx); err != nil {
@@ -208,7 +207,7 @@ func (p *Prepared) contents(ctx context.Context, r *root.Root) (err error) {
 }
 
 // match finds what the seeds have.
-func (p *Prepared) match(ctx context.Context, r *root.Root, fetch bool) (err error) {
+func (p *Prepared) match(ctx context.Context, r *root.Root, pull bool) (err error) {
 	seeds := seedOpener{root: r, log: p.opts.Logger}
 	if r != nil {
 		memory, save, err := openMemory(r, p.opts.Logger)
@@ -218,12 +217,16 @@ func (p *Prepared) match(ctx context.Context, r *root.Root, fetch bool) (err err
 		// What a plan that was cut has read is known to the next one.
 		defer save()
 		seeds.memory = memory
+		if pull {
+			seeds.spool = r.Path()
+		}
 	}
-	found, err := seeds.open(p.opts.Seeds)
+	err = seeds.open(p.opts.Seeds)
+	p.closers = append(p.closers, seeds.closers...)
 	if err != nil {
 		return err
 	}
-	search, err := seed.Look(ctx, p.tree.TOC.Nodes, found, p.opts.Logger)
+	search, err := seed.Look(ctx, p.tree.TOC.Nodes, seeds.seeds, p.opts.Logger)
 	if err != nil {
 		return err
 	}
@@ -231,7 +234,8 @@ func (p *Prepared) match(ctx context.Context, r *root.Root, fetch bool) (err err
 		p.Plan, err = search.Find(ctx)
 		return err
 	}
-	if !fetch || !search.Reads() {
+	// A budget is for the whole plan, which is not known yet.
+	if !pull || p.opts.MaxBytes >= 0 || !search.Reads() {
 		return find(ctx)
 	}
 	return p.fetchBeside(ctx, search.Certain(p.tree.TOC.Nodes, p.tree.Layout), find)

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"syscall"
 
 	"github.com/opencontainers/go-digest"
@@ -68,41 +72,147 @@ type seedOpener struct {
 	root   *root.Root // nil where there is none yet
 	memory seed.Memory
 	log    *slog.Logger
+	// spool is where contents out of archives wait to be copied; "" if
+	// nothing is copied.
+	spool string
+
+	seeds   []seed.Seed
+	closers []io.Closer // of what was opened, also after an error
 }
 
-// open returns the trees of the root, which cost no reading, and after them
-// the seeds at paths.
-func (o *seedOpener) open(paths []string) ([]seed.Seed, error) {
-	r, log := o.root, o.log
-	var seeds []seed.Seed
-	own := ""
-	if r != nil {
-		own = r.Path()
-		seeds = append(seeds, treeSeeds(r, log)...)
+// The kinds of seeds that a path can be said to be, as in KIND:PATH.
+const (
+	kindRoot    = "root"
+	kindLayout  = "oci"
+	kindArchive = "archive"
+	kindDir     = "dir"
+)
+
+// open opens the trees of the root, which cost no reading, and after them the
+// seeds that are named.
+func (o *seedOpener) open(names []string) error {
+	if o.root != nil {
+		o.seeds = append(o.seeds, treeSeeds(o.root, o.log)...)
 	}
-	for _, p := range paths {
-		abs, err := filepath.Abs(p)
-		if err != nil {
-			return nil, fmt.Errorf("transfer: seed: %w", err)
+	for _, name := range names {
+		if err := o.named(name); err != nil {
+			return fmt.Errorf("transfer: %w", err)
 		}
-		if abs == own {
-			continue // a seed anyway
+	}
+	return nil
+}
+
+// named opens a seed given as PATH or KIND:PATH.
+func (o *seedOpener) named(name string) error {
+	if kind, path, ok := strings.Cut(name, ":"); ok {
+		switch kind {
+		case kindRoot:
+			ok, err := o.otherRoot(path)
+			if err == nil && !ok {
+				err = fmt.Errorf("seed: %s: %w", path, root.ErrNotRoot)
+			}
+			return err
+		case kindLayout:
+			return o.layout(path)
+		case kindArchive:
+			return o.archive(path)
+		case kindDir:
+			return o.dir(path)
 		}
-		other, err := root.Open(abs, root.Options{ReadOnly: true})
+	}
+	fi, err := os.Stat(name)
+	if err != nil {
+		return fmt.Errorf("seed: %w", err)
+	}
+	if !fi.IsDir() {
+		return o.archive(name)
+	}
+	ok, err := o.image(name)
+	if err != nil || ok {
+		return err
+	}
+	if err := o.dir(name); err != nil {
+		return err
+	}
+	// A directory of images: as a tree it has the files of those that lie
+	// there unpacked, and of the others none.
+	entries, err := os.ReadDir(name)
+	if err != nil {
+		return fmt.Errorf("seed: %w", err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(name, e.Name())
 		switch {
-		case err == nil:
-			seeds = append(seeds, treeSeeds(other, log)...)
-			continue
-		case !errors.Is(err, root.ErrNotRoot) && !errors.Is(err, fs.ErrNotExist):
-			return nil, fmt.Errorf("transfer: seed: %w", err)
+		case e.IsDir():
+			_, err = o.image(path)
+		case e.Type().IsRegular() && archiveName.MatchString(e.Name()):
+			err = o.archive(path)
 		}
-		s, err := seed.OpenDir(p, seed.DirOptions{Logger: log, Memory: o.memory})
 		if err != nil {
-			return nil, fmt.Errorf("transfer: %w", err)
+			o.log.Warn("seed passed over", "seed", path, "reason", err)
 		}
-		seeds = append(seeds, s)
 	}
-	return seeds, nil
+	return nil
+}
+
+// archiveName is what archives in a directory of images are called; other files
+// there are not looked into.
+var archiveName = regexp.MustCompile(`\.(tar|tgz|catar|tar\.(gz|zst|zstd))$`)
+
+// image opens a directory that is a root or has layers, and reports whether it
+// is.
+func (o *seedOpener) image(path string) (bool, error) {
+	if ok, err := o.otherRoot(path); err != nil || ok {
+		return ok, err
+	}
+	if _, err := os.Stat(filepath.Join(path, "blobs", "sha256")); err != nil {
+		return false, nil
+	}
+	return true, o.layout(path)
+}
+
+// otherRoot opens the trees of another root, if it is one. Our own is a seed
+// anyway.
+func (o *seedOpener) otherRoot(path string) (bool, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return false, fmt.Errorf("seed: %w", err)
+	}
+	if o.root != nil && abs == o.root.Path() {
+		return true, nil
+	}
+	other, err := root.Open(abs, root.Options{ReadOnly: true})
+	switch {
+	case err == nil:
+		o.seeds = append(o.seeds, treeSeeds(other, o.log)...)
+		return true, nil
+	case errors.Is(err, root.ErrNotRoot), errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	}
+	return false, fmt.Errorf("seed: %w", err)
+}
+
+func (o *seedOpener) dir(path string) error {
+	s, err := seed.OpenDir(path, seed.DirOptions{Logger: o.log, Memory: o.memory})
+	if err == nil {
+		o.seeds = append(o.seeds, s)
+	}
+	return err
+}
+
+func (o *seedOpener) archive(path string) error {
+	return o.add(seed.OpenArchive(path, seed.ArchiveOptions{SpoolDir: o.spool, Logger: o.log}))
+}
+
+func (o *seedOpener) layout(path string) error {
+	return o.add(seed.OpenLayout(path, seed.ArchiveOptions{SpoolDir: o.spool, Logger: o.log}))
+}
+
+func (o *seedOpener) add(a *seed.Archive, err error) error {
+	if err == nil {
+		o.seeds, o.closers = append(o.seeds, a), append(o.closers, a)
+	}
+	return err
 }
 
 // treeSeeds returns the trees of a root. One that is damaged is of no use and
