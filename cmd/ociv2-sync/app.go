@@ -96,7 +96,7 @@ separated by colons; OCIV2_SYNC_HEADER one header a line.
 		newDigestCommand, newCatCommand, newDiffCommand,
 		newGCCommand, newVerifyCommand, newRepairCommand,
 		newPushCommand, newPullCommand, newPlanCommand, newImagesCommand,
-		newRollbackCommand, newSeedCommand, newServeCommand, newConvertCommand,
+		newRollbackCommand, newRmCommand, newSeedCommand, newServeCommand, newConvertCommand,
 		newInspectCommand, newLsCommand,
 	} {
 		cmd.AddCommand(finish(add(a)))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -14,24 +15,42 @@ import (
 type gcOptions struct {
 	store           string
 	dryRun, verbose bool
+	chunks          bool
 }
 
 func newGCCommand(a *app) *cobra.Command {
 	var o gcOptions
 	cmd := &cobra.Command{
-		Use:   "gc INDEX...",
-		Short: "Remove the chunks from a store that no index needs",
-		Long: `GC removes from a chunk store every chunk that none of the indexes (.caidx,
-.caibx) names. Name all indexes that are to stay usable. Each must be whole; else
-nothing is removed. Whatever else lies in the store stays. While gc runs, make
-and push into the store wait.`,
-		Example: `  ociv2-sync gc *.caidx *.caibx
+		Use:   "gc [INDEX...]",
+		Short: "Remove what nothing needs from this device, or from a chunk store",
+		Long: `Without an argument, gc ends what an interrupted pull, rm or rollback has begun in
+the root, and removes the trees and metadata that no image needs, now or for
+rollback. Pull and rm do so by themselves when they come to their end. What
+interrupted pulls have fetched stays for the next one, unless --chunks.
+
+With indexes (.caidx, .caibx), as casync's verb, it removes from their chunk store
+every chunk that none of them names. Name all indexes that are to stay usable.
+Each must be whole; else nothing is removed. Whatever else lies in the store
+stays. While gc runs, make and push into the store wait.`,
+		Example: `  ociv2-sync gc --chunks
+  ociv2-sync gc *.caidx *.caibx
   ociv2-sync gc --dry-run --store=/srv/default.castr v2.caidx`,
-		Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.runGC(cmd, args, &o) },
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch of := o.store != "" || o.dryRun || o.verbose; {
+			case len(args) > 0 && o.chunks:
+				return usageError{errors.New("--chunks is of the root and takes no INDEX")}
+			case len(args) > 0:
+				return a.runGC(cmd, args, &o)
+			case of:
+				return usageError{errors.New("--store, --dry-run and --verbose are for a chunk store, whose INDEX... must be named")}
+			}
+			return a.pruneRoot(cmd.Context(), o.chunks)
+		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.store, "store", "", "`DIR` of the chunk store (default default.castr beside the indexes)")
+	f.BoolVar(&o.chunks, "chunks", false, "also remove what interrupted pulls have fetched into the root")
 	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "remove nothing")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "name each chunk that goes")
 	return cmd
