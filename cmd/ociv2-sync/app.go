@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/root"
+	"github.com/ociv2-sync/ociv2-sync/internal/transfer"
 )
 
 // app is what every command works with: where it prints, and the options
@@ -95,7 +96,7 @@ separated by colons; OCIV2_SYNC_HEADER one header a line.
 		newMakeCommand, newExtractCommand, newListCommand, newMTreeCommand, newStatCommand,
 		newDigestCommand, newCatCommand, newDiffCommand,
 		newGCCommand, newVerifyCommand, newRepairCommand,
-		newPushCommand, newPullCommand, newPlanCommand, newImagesCommand,
+		newPushCommand, newPullCommand, newPlanCommand, newWhyCommand, newImagesCommand,
 		newRollbackCommand, newRmCommand, newSeedCommand, newServeCommand, newConvertCommand,
 		newInspectCommand, newLsCommand,
 	} {
@@ -233,11 +234,18 @@ func (a *app) print(v any, text func(w io.Writer)) error {
 
 // failure is an error as JSON.
 type failure struct {
-	Message string `json:"message"`
-	Exit    int    `json:"exit"`
+	Message string   `json:"message"`
+	Exit    int      `json:"exit"`
+	Missing []string `json:"missing,omitempty"` // paths, with --offline
 }
 
-func newFailure(err error) *failure { return &failure{message(err), exitCode(err)} }
+func newFailure(err error) *failure {
+	f := &failure{Message: message(err), Exit: exitCode(err)}
+	if m, ok := errors.AsType[*transfer.MissingError](err); ok {
+		f.Missing = m.Paths
+	}
+	return f
+}
 
 // printedError is an error that is part of the result that was printed.
 type printedError struct{ err error }
@@ -255,6 +263,11 @@ func (a *app) fail(err error) {
 			Error *failure `json:"error"`
 		}{newFailure(err)}, nil) // nowhere is left to report a broken stdout
 		return
+	}
+	if m, ok := errors.AsType[*transfer.MissingError](err); ok {
+		for _, path := range m.Paths {
+			fmt.Fprintf(a.stderr, "ociv2-sync: missing: %q\n", path)
+		}
 	}
 	text := message(err)
 	if do := advice(err); do != "" {

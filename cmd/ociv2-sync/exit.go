@@ -113,7 +113,7 @@ func exitCode(err error) int {
 			toc.ErrInvalid, toc.ErrContent, seed.ErrSpace, repo.ErrMalformed, repo.ErrMismatch, repo.ErrOutside, assemble.ErrContent, bundle.ErrConfig,
 			translate.ErrMalformed, translate.ErrMismatch, translate.ErrLimit, translate.ErrUnsupported,
 		}},
-		{exitNotFound, []error{store.ErrNotFound, root.ErrNotFound, root.ErrNoPredecessor, ocisrc.ErrNotFound, fs.ErrNotExist}},
+		{exitNotFound, []error{transfer.ErrNoFile, transfer.ErrOffline, store.ErrNotFound, root.ErrNotFound, root.ErrNoPredecessor, ocisrc.ErrNotFound, fs.ErrNotExist}},
 	} {
 		for _, t := range c.targets {
 			if errors.Is(err, t) {

@@ -21,6 +21,7 @@ type pullFlags struct {
 	stores     []string
 	allowStore bool
 	maxBytes   byteSize
+	offline    bool
 }
 
 func (f *pullFlags) add(cmd *cobra.Command) {
@@ -28,6 +29,7 @@ func (f *pullFlags) add(cmd *cobra.Command) {
 	fl.StringArrayVar(&f.seeds, "seed", nil, "`[KIND:]PATH` whose file contents need not be fetched; repeatable")
 	fl.StringArrayVar(&f.stores, "store", nil, "chunk `STORE` to ask before the image's own, a directory, a URL or HOST:PATH; repeatable")
 	fl.BoolVar(&f.allowStore, "allow-store", false, "accept a chunk store on another host, or elsewhere on this machine, than the image")
+	fl.BoolVar(&f.offline, "offline", false, "fetch nothing but metadata; fail, with a list, if files are missing")
 	fl.Var(&f.maxBytes, "max-bytes", "fetch nothing, and fail, if the pull would transfer more than this; the plan is then completed first")
 }
 
@@ -35,7 +37,7 @@ func (f *pullFlags) add(cmd *cobra.Command) {
 func (f *pullFlags) common(a *app, cmd *cobra.Command) transfer.PullOptions {
 	opts := transfer.PullOptions{
 		Root: a.root, Seeds: f.seeds, Stores: f.stores, AllowStore: f.allowStore,
-		MaxBytes: -1, Jobs: a.jobs, Logger: a.logger(),
+		Offline: f.offline, MaxBytes: -1, Jobs: a.jobs, Logger: a.logger(),
 	}
 	if fl := cmd.Flags().Lookup("max-bytes"); fl.Changed {
 		opts.MaxBytes = int64(f.maxBytes)

@@ -51,6 +51,8 @@ type PullOptions struct {
 	// MaxBytes is the most that may be fetched, metadata included; negative
 	// means no limit.
 	MaxBytes int64
+	// Offline forbids to fetch anything but metadata.
+	Offline bool
 	// Client fetches from URLs.
 	Client *httpstore.Client
 	// SSH is how stores on other machines are reached.
@@ -235,7 +237,7 @@ func (p *Prepared) match(ctx context.Context, r *root.Root, pull bool) (err erro
 		return err
 	}
 	// A budget is for the whole plan, which is not known yet.
-	if !pull || p.opts.MaxBytes >= 0 || !search.Reads() {
+	if !pull || p.opts.MaxBytes >= 0 || p.opts.Offline || !search.Reads() {
 		return find(ctx)
 	}
 	return p.fetchBeside(ctx, search.Certain(p.tree.TOC.Nodes, p.tree.Layout), find)
@@ -334,9 +336,14 @@ func (p *Prepared) count() {
 	p.MetaRequests, p.MetaBytes = p.files.requests.Load(), p.files.bytes.Load()
 }
 
-// Check refuses a plan that may not be carried out, with ErrBudget, or cannot
-// be, with ErrSpace.
+// Check refuses a plan that may not be carried out, with ErrBudget or a
+// *MissingError, or cannot be, with ErrSpace.
 func (p *Prepared) Check() error {
+	if p.opts.Offline && !p.Present {
+		if err := p.missing(); err != nil {
+			return err
+		}
+	}
 	if need := p.Total(); p.opts.MaxBytes >= 0 && need > p.opts.MaxBytes {
 		return fmt.Errorf("transfer: %w: %s takes %d bytes, at most %d are allowed", ErrBudget, p.Image.Ref, need, p.opts.MaxBytes)
 	}
