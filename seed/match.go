@@ -1,8 +1,10 @@
 package seed
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/ociv2-sync/ociv2-sync/toc"
@@ -31,7 +33,7 @@ type looker interface {
 // Search is a look through seeds that has not read any file yet.
 type Search struct {
 	plan  *Plan
-	index map[Digest]int32
+	order []int32 // the contents in the order of their digests
 	want  Wanted
 	log   *slog.Logger
 	mu    sync.Mutex // guards the contents of plan
@@ -54,12 +56,15 @@ func Look(ctx context.Context, nodes []toc.Node, seeds []Seed, log *slog.Logger)
 		log = slog.New(slog.DiscardHandler)
 	}
 	p := &Plan{Seeds: seeds, Contents: distinct(nodes)}
-	s := &Search{plan: p, log: log, index: make(map[Digest]int32, len(p.Contents)), sizes: make(map[int64]struct{})}
+	s := &Search{plan: p, log: log, order: make([]int32, len(p.Contents)), sizes: make(map[int64]struct{})}
 	for i := range p.Contents {
 		c := &p.Contents[i]
-		s.index[c.Digest] = int32(i)
+		s.order[i] = int32(i)
 		s.want.add(c.Digest, c.Size, nodes[c.Nodes[0]].Name)
 	}
+	slices.SortFunc(s.order, func(a, b int32) int {
+		return bytes.Compare(p.Contents[a].Digest[:], p.Contents[b].Digest[:])
+	})
 	for i, sd := range seeds {
 		if s.want.Left() == 0 {
 			break
@@ -67,7 +72,7 @@ func Look(ctx context.Context, nodes []toc.Node, seeds []Seed, log *slog.Logger)
 		found := func(d Digest, path string) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			c := &p.Contents[s.index[d]]
+			c := s.content(d)
 			c.Seed, c.Path = i, path
 		}
 		l, ok := sd.(looker)
@@ -87,6 +92,15 @@ func Look(ctx context.Context, nodes []toc.Node, seeds []Seed, log *slog.Logger)
 		s.reads = append(s.reads, read{sd, find})
 	}
 	return s, nil
+}
+
+// content returns the content with a digest that is one of the plan's. There may
+// be hundreds of thousands: a sorted list takes a tenth of a map.
+func (s *Search) content(d Digest) *Content {
+	i, _ := slices.BinarySearchFunc(s.order, d, func(i int32, d Digest) int {
+		return bytes.Compare(s.plan.Contents[i].Digest[:], d[:])
+	})
+	return &s.plan.Contents[s.order[i]]
 }
 
 // Reads reports whether Find has files to read.
