@@ -50,7 +50,10 @@ func (a *app) runWhy(cmd *cobra.Command, args []string, o *pullFlags) error {
 	if err != nil {
 		return err
 	}
-	opts.Client = a.client()
+	if opts.Client, err = a.client(append([]string{ref.Repo}, o.stores...)); err != nil {
+		return err
+	}
+	opts.SSH = a.ssh()
 	defer opts.Client.Close()
 	p, err := transfer.Prepare(cmd.Context(), ref, opts)
 	if err != nil {
