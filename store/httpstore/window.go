@@ -26,6 +26,7 @@ type window struct {
 	full    bool      // something waited in it
 	rate    float64   // bytes per second of the best period at this size or below
 	settled int       // periods since growing brought nothing
+	found   bool      // growing has brought nothing before
 }
 
 const (
@@ -103,10 +104,14 @@ func (w *window) judge(now time.Time) {
 	if w.full {
 		switch {
 		case rate > w.rate*growth:
-			w.size, w.settled = min(w.size+max(w.size/2, 1), w.most), 0
+			step := w.size // doubled at first, to be there soon
+			if w.found {
+				step = max(w.size/2, 1)
+			}
+			w.size, w.settled = min(w.size+step, w.most), 0
 			w.rate = rate
 		case w.settled == 0: // the last step brought nothing
-			w.size, w.settled = max(w.size*2/3, min(firstWindow/2, w.most)), 1
+			w.size, w.settled, w.found = max(w.size*2/3, min(firstWindow/2, w.most)), 1, true
 		case w.settled < retryAfter:
 			w.settled++
 		default: // the link may have changed

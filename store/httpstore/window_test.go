@@ -40,8 +40,8 @@ func TestWindow(t *testing.T) {
 		mostFlying int
 	}{
 		"20 Mbit/s, 600 ms":  {20e6, 600 * time.Millisecond, 60, most},
-		"10 Mbit/s, 100 ms":  {10e6, 100 * time.Millisecond, 5, 20},
-		"256 kbit/s, 300 ms": {256e3, 300 * time.Millisecond, 2, 12},
+		"10 Mbit/s, 100 ms":  {10e6, 100 * time.Millisecond, 5, 32},
+		"256 kbit/s, 300 ms": {256e3, 300 * time.Millisecond, 2, 16},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
