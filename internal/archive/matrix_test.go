@@ -85,7 +85,7 @@ var matrixTrees = map[string]func(*testing.T, string){
 	},
 	"many": func(t *testing.T, dir string) {
 		for i := range 2000 {
-			write(t, filepath.Join(dir, fmt.Sprintf("%x", i*i)), []byte(fmt.Sprint(i)))
+			write(t, filepath.Join(dir, fmt.Sprintf("%x", i*i)), fmt.Append(nil, i))
 		}
 	},
 	"deep": func(t *testing.T, dir string) {
