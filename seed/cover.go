@@ -76,6 +76,17 @@ func (s *Space) span(off, size uint64) (from, to int) {
 	return from, to + 1
 }
 
+// Chunks returns the chunks that cover [off, off+size), which must lie within
+// the space and not be empty.
+func (s *Space) Chunks(off, size uint64) []Chunk {
+	from, to := s.span(off, size)
+	out := make([]Chunk, 0, to-from)
+	for i := from; i < to; i++ {
+		out = append(out, Chunk{Span: s.spans[i], Offset: s.ends[i] - s.spans[i].Size})
+	}
+	return out
+}
+
 // upper returns the first index whose value is above v.
 func upper(ends []uint64, v uint64) int {
 	lo, hi := 0, len(ends)

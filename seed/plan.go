@@ -25,6 +25,10 @@ type Content struct {
 	Seed int
 	Path string
 
+	// Record is the record of the plan's delta that makes the content; None if it
+	// does not come from a delta. It means something only while Seed is None.
+	Record int
+
 	// At is the offset in the image's byte space from which the content is
 	// cut out of chunks. It means something only while Seed is None, and
 	// after Cover.
@@ -72,8 +76,12 @@ type Plan struct {
 	// of their first nodes; after Cover, those that are cut out of chunks
 	// appear in Missing in the order of their places.
 	Contents []Content
-	// Missing are the indexes in Contents of those that no seed has.
+	// Missing are the indexes in Contents of those that no seed has and no delta
+	// makes.
 	Missing []int32
+	// Bases are where the bases of the plan's delta are, by their index in it;
+	// nil for a plan without a delta.
+	Bases []Place
 	// Chunks are the chunks that Missing needs, in the order of the byte
 	// space. Set by Cover.
 	Chunks []Chunk
@@ -83,7 +91,7 @@ type Plan struct {
 func (p *Plan) miss() {
 	p.Missing = p.Missing[:0]
 	for i := range p.Contents {
-		if p.Contents[i].Seed == None {
+		if c := &p.Contents[i]; c.Seed == None && c.Record == None {
 			p.Missing = append(p.Missing, int32(i))
 		}
 	}
@@ -94,6 +102,21 @@ func (p *Plan) miss() {
 func (p *Plan) Lose(content int32) {
 	c := &p.Contents[content]
 	c.Seed, c.Path = None, ""
+}
+
+// Use lets a delta make what no seed has: record returns its record for a
+// content, or None, and bases are where its bases are. A nil record takes that
+// back. Cover must be called again.
+func (p *Plan) Use(record func(content int) int, bases []Place) {
+	p.Bases = bases
+	for i := range p.Contents {
+		c := &p.Contents[i]
+		c.Record = None
+		if record != nil && c.Seed == None {
+			c.Record = record(i)
+		}
+	}
+	p.miss()
 }
 
 // distinct returns the distinct non-empty contents of the nodes.
@@ -109,7 +132,7 @@ func distinct(nodes []toc.Node) []Content {
 		if !ok {
 			at = int32(len(cs))
 			index[n.Digest] = at
-			cs = append(cs, Content{Digest: n.Digest, Size: n.Size, Seed: None})
+			cs = append(cs, Content{Digest: n.Digest, Size: n.Size, Seed: None, Record: None})
 		}
 		cs[at].Nodes = append(cs[at].Nodes, int32(i))
 	}
@@ -171,4 +194,16 @@ func (p *Plan) sortByPlace() {
 	slices.SortFunc(p.Missing, func(a, b int32) int {
 		return cmp.Compare(p.Contents[a].At, p.Contents[b].At)
 	})
+}
+
+// FromDelta counts the contents that a delta makes, and their bytes.
+func (p *Plan) FromDelta() Use {
+	var u Use
+	for i := range p.Contents {
+		if c := &p.Contents[i]; c.Seed == None && c.Record != None {
+			u.Contents++
+			u.Bytes += c.Size
+		}
+	}
+	return u
 }

@@ -39,6 +39,20 @@ type Wanted struct {
 	bySize map[int64]map[Digest]struct{}
 	names  map[int64]map[string]struct{}
 	left   int
+	// short says that contents are wanted by the beginning of their digests:
+	// those in bySize have zeros behind it.
+	short bool
+}
+
+// prefixSize is how much of a digest names a base.
+const prefixSize = 8
+
+// key returns what stands for a digest in the set.
+func (w *Wanted) key(d Digest) Digest {
+	if w.short {
+		clear(d[prefixSize:])
+	}
+	return d
 }
 
 // add puts a content into the set; name is the last component of a path that
@@ -86,6 +100,7 @@ func (w *Wanted) HasName(size int64, name string) bool {
 func (w *Wanted) Take(d Digest, size int64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	d = w.key(d)
 	if _, ok := w.bySize[size][d]; !ok {
 		return false
 	}

@@ -96,7 +96,7 @@ separated by colons; OCIV2_SYNC_HEADER one header a line.
 		newMakeCommand, newExtractCommand, newListCommand, newMTreeCommand, newStatCommand,
 		newDigestCommand, newCatCommand, newDiffCommand,
 		newGCCommand, newVerifyCommand, newRepairCommand,
-		newPushCommand, newPullCommand, newPlanCommand, newWhyCommand, newImagesCommand,
+		newDeltaCommand, newPushCommand, newPullCommand, newPlanCommand, newWhyCommand, newImagesCommand,
 		newRollbackCommand, newRmCommand, newSeedCommand, newServeCommand, newConvertCommand,
 		newInspectCommand, newLsCommand,
 	} {

@@ -61,7 +61,7 @@ func newLab(t *testing.T) *lab {
 			writeNoise(t, filepath.Join(tree, fmt.Sprint("file", k)), uint64(10*i+k), 150_000)
 		}
 		setTime(t, tree)
-		l.must("push", "rootfs:"+tree, l.repo+"/app:"+tag)
+		l.must("push", "--deltas=0", "rootfs:"+tree, l.repo+"/app:"+tag)
 	}
 	l.must("pull", l.repo+"/app:old")
 	must(t, os.Mkdir(l.dest, 0o755))
@@ -408,7 +408,7 @@ func TestDamagedSources(t *testing.T) {
 	layout(t, good, layers...)
 	d := newDevice(t)
 	repo := filepath.Join(t.TempDir(), "repo")
-	d.must("push", "oci:"+good+":v1", repo+"/app:1")
+	d.must("push", "--deltas=0", "oci:"+good+":v1", repo+"/app:1")
 	var index, manifest struct {
 		Manifests, Layers []struct{ Digest string }
 		Config            struct{ Digest string }
@@ -548,7 +548,7 @@ func TestDamagedSourceArchives(t *testing.T) {
 	must(t, err)
 	d := newDevice(t)
 	repo := filepath.Join(t.TempDir(), "repo")
-	d.must("push", "oci-archive:"+archive+":v1", repo+"/app:1")
+	d.must("push", "--deltas=0", "oci-archive:"+archive+":v1", repo+"/app:1")
 	for name, bad := range map[string][]byte{
 		"empty": {}, "cut early": good[:700], "cut in a blob": good[:len(good)/2], "garbage": bytes.Repeat([]byte("garbage "), 1000),
 		"zeros": make([]byte, 10240),

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ociv2-sync/ociv2-sync/caibx"
 	"github.com/ociv2-sync/ociv2-sync/catar"
+	"github.com/ociv2-sync/ociv2-sync/delta"
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
 	"github.com/ociv2-sync/ociv2-sync/internal/assemble"
 	"github.com/ociv2-sync/ociv2-sync/internal/bundle"
@@ -109,11 +110,11 @@ func exitCode(err error) int {
 		{exitSpace, []error{transfer.ErrSpace, syscall.ENOSPC, syscall.EDQUOT}},
 		{exitNetwork, []error{store.ErrNetwork, ocisrc.ErrNetwork}},
 		{exitCorrupt, []error{
-			archive.ErrDamaged, casyncproto.ErrProtocol, store.ErrCorrupt, store.ErrTooLarge, root.ErrCorrupt, caibx.ErrMalformed, catar.ErrMalformed, catar.ErrUnsupported,
+			archive.ErrDamaged, casyncproto.ErrProtocol, store.ErrCorrupt, store.ErrTooLarge, root.ErrCorrupt, delta.ErrMalformed, delta.ErrContent, assemble.ErrDelta, caibx.ErrMalformed, catar.ErrMalformed, catar.ErrUnsupported,
 			toc.ErrInvalid, toc.ErrContent, seed.ErrSpace, repo.ErrMalformed, repo.ErrMismatch, repo.ErrOutside, assemble.ErrContent, bundle.ErrConfig,
 			translate.ErrMalformed, translate.ErrMismatch, translate.ErrLimit, translate.ErrUnsupported,
 		}},
-		{exitNotFound, []error{transfer.ErrNoFile, transfer.ErrOffline, store.ErrNotFound, root.ErrNotFound, root.ErrNoPredecessor, ocisrc.ErrNotFound, fs.ErrNotExist}},
+		{exitNotFound, []error{transfer.ErrNoFile, transfer.ErrNoDelta, transfer.ErrOffline, store.ErrNotFound, root.ErrNotFound, root.ErrNoPredecessor, ocisrc.ErrNotFound, fs.ErrNotExist}},
 	} {
 		for _, t := range c.targets {
 			if errors.Is(err, t) {

@@ -74,7 +74,7 @@ func publish(t testing.TB) *publication {
 	for i := range p.releases {
 		p.releases[i] = filepath.Join(dir, fmt.Sprintf("release%d", i+1))
 		buildRelease(t, p.releases[i], i+1)
-		d.must("push", "rootfs:"+p.releases[i], p.ref(i+1))
+		d.must("push", "--deltas=0", "rootfs:"+p.releases[i], p.ref(i+1))
 	}
 	return p
 }

@@ -134,7 +134,7 @@ func TestInterruptedPull(t *testing.T) {
 	p := publish(t)
 	tree := filepath.Join(t.TempDir(), "big")
 	buildBig(t, tree)
-	newDevice(t).must("push", "rootfs:"+tree, p.repo+"/app:big")
+	newDevice(t).must("push", "--deltas=0", "rootfs:"+tree, p.repo+"/app:big")
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 		for _, into := range []string{"root", "directory"} {
 			t.Run(fmt.Sprint(sig, " into ", into), func(t *testing.T) {
@@ -206,12 +206,12 @@ func noLeftovers(t testing.TB, d *device, dest string) {
 func TestKilledPull(t *testing.T) {
 	p := publish(t)
 	d := newDevice(t)
-	d.must("push", "rootfs:"+p.releases[0], p.repo+"/app:moving")
+	d.must("push", "--deltas=0", "rootfs:"+p.releases[0], p.repo+"/app:moving")
 	d.must("pull", p.repo+"/app:moving")
 	start := time.Now()
 	other := newDevice(t)
 	other.must("pull", p.ref(1))
-	d.must("push", "rootfs:"+p.releases[1], p.repo+"/app:moving")
+	d.must("push", "--deltas=0", "rootfs:"+p.releases[1], p.repo+"/app:moving")
 	whole := time.Since(start)
 	const kills = 12
 	for i := range kills {
@@ -284,14 +284,14 @@ func TestInterruptedPush(t *testing.T) {
 	d := newDevice(t)
 	measure := filepath.Join(t.TempDir(), "repo")
 	start := time.Now()
-	d.must("push", "rootfs:"+trees[1], measure+"/app:1")
+	d.must("push", "--deltas=0", "rootfs:"+trees[1], measure+"/app:1")
 	whole := time.Since(start)
 	const moments = 4
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
 		repo := filepath.Join(t.TempDir(), "repo")
-		d.must("push", "rootfs:"+trees[0], repo+"/app:1")
+		d.must("push", "--deltas=0", "rootfs:"+trees[0], repo+"/app:1")
 		for i := range moments {
-			cmd := d.command("push", "-q", "rootfs:"+trees[1], repo+"/app:1")
+			cmd := d.command("push", "--deltas=0", "-q", "rootfs:"+trees[1], repo+"/app:1")
 			var stderr bytes.Buffer
 			cmd.Stderr = &stderr
 			must(t, cmd.Start())
@@ -308,7 +308,7 @@ func TestInterruptedPush(t *testing.T) {
 				testutil.CompareTrees(t, trees[1], dest)
 			}
 		}
-		d.must("push", "rootfs:"+trees[1], repo+"/app:1")
+		d.must("push", "--deltas=0", "rootfs:"+trees[1], repo+"/app:1")
 		dest := filepath.Join(t.TempDir(), "dest")
 		d.must("pull", repo+"/app:1", "rootfs:"+dest)
 		testutil.CompareTrees(t, trees[1], dest)

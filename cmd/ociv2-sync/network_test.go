@@ -20,7 +20,7 @@ func TestServerDies(t *testing.T) {
 	p := publish(t)
 	other := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(other, "file"), []byte("other"), 0o644))
-	newDevice(t).must("push", "rootfs:"+other, p.repo+"/app:other")
+	newDevice(t).must("push", "--deltas=0", "rootfs:"+other, p.repo+"/app:other")
 	for name, die := range map[string]func(w http.ResponseWriter, r *http.Request){
 		"refuses": func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusServiceUnavailable) },
 		"cuts":    func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },

@@ -83,6 +83,13 @@ func newPlanResult(p *transfer.Prepared) *planResult {
 		for i, u := range p.Plan.PerSeed() {
 			r.Sources = append(r.Sources, planSource{Source: "seed " + p.Plan.Seeds[i].String(), Contents: u.Contents, Chunks: u.Chunks, Bytes: u.Bytes})
 		}
+		if u, rest, ok := p.Delta(); ok {
+			s := planSource{Source: "delta", Contents: u.Contents, Bytes: u.Bytes, WireBytes: rest}
+			if rest > 0 {
+				s.Requests = 1
+			}
+			r.Sources = append(r.Sources, s)
+		}
 		if u := p.Plan.PerOrigin(seed.Cached); u.Chunks > 0 {
 			r.Sources = append(r.Sources, planSource{Source: "chunks fetched before", Chunks: u.Chunks, Bytes: u.Bytes})
 		}
@@ -127,7 +134,11 @@ func planLine(p *transfer.Prepared) string {
 	for _, s := range p.Plan.PerSeed() {
 		local += s.Bytes
 	}
-	line := fmt.Sprintf("%s of file contents from seeds; %s, %s, to fetch", human(local), count(int64(u.Chunks), "chunk"), human(u.Wire))
+	line := fmt.Sprintf("%s of file contents from seeds; ", human(local))
+	if d, rest, ok := p.Delta(); ok {
+		line += fmt.Sprintf("%s from a delta, %s, to fetch; ", human(d.Bytes), human(rest))
+	}
+	line += fmt.Sprintf("%s, %s, to fetch", count(int64(u.Chunks), "chunk"), human(u.Wire))
 	if e := p.Plan.PerOrigin(seed.Early); e.Chunks > 0 {
 		line += fmt.Sprintf("; %s, %s, fetched while seeds were read", count(int64(e.Chunks), "chunk"), human(e.Wire))
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -22,6 +23,7 @@ type pullFlags struct {
 	allowStore bool
 	maxBytes   byteSize
 	offline    bool
+	delta      deltaPolicy
 }
 
 func (f *pullFlags) add(cmd *cobra.Command) {
@@ -30,14 +32,37 @@ func (f *pullFlags) add(cmd *cobra.Command) {
 	fl.StringArrayVar(&f.stores, "store", nil, "chunk `STORE` to ask before the image's own, a directory, a URL or HOST:PATH; repeatable")
 	fl.BoolVar(&f.allowStore, "allow-store", false, "accept a chunk store on another host, or elsewhere on this machine, than the image")
 	fl.BoolVar(&f.offline, "offline", false, "fetch nothing but metadata; fail, with a list, if files are missing")
+	fl.Var(&f.delta, "delta", "`HOW` to use deltas: auto, where that takes fewer bytes; only, and fetch no chunks; never")
 	fl.Var(&f.maxBytes, "max-bytes", "fetch nothing, and fail, if the pull would transfer more than this; the plan is then completed first")
 }
+
+// deltaPolicy is the value of --delta.
+type deltaPolicy transfer.DeltaPolicy
+
+// deltaPolicies are the names of the policies, by value.
+func deltaPolicies() []string { return []string{"auto", "only", "never"} }
+
+// String implements pflag.Value.
+func (p *deltaPolicy) String() string { return deltaPolicies()[*p] }
+
+// Set implements pflag.Value.
+func (p *deltaPolicy) Set(s string) error {
+	i := slices.Index(deltaPolicies(), s)
+	if i < 0 {
+		return errors.New("it is auto, only or never")
+	}
+	*p = deltaPolicy(i)
+	return nil
+}
+
+// Type implements pflag.Value.
+func (p *deltaPolicy) Type() string { return "HOW" }
 
 // common returns what the flags mean.
 func (f *pullFlags) common(a *app, cmd *cobra.Command) transfer.PullOptions {
 	opts := transfer.PullOptions{
 		Root: a.root, Seeds: f.seeds, Stores: f.stores, AllowStore: f.allowStore,
-		Offline: f.offline, MaxBytes: -1, Jobs: a.jobs, Logger: a.logger(),
+		Offline: f.offline, MaxBytes: -1, Jobs: a.jobs, Logger: a.logger(), Deltas: transfer.DeltaPolicy(f.delta),
 	}
 	if fl := cmd.Flags().Lookup("max-bytes"); fl.Changed {
 		opts.MaxBytes = int64(f.maxBytes)
@@ -105,8 +130,9 @@ func newPullCommand(a *app) *cobra.Command {
 		Short: "Bring an image onto this device, fetching only what it does not have",
 		Long: `Pull reads the image's table of contents, takes every file whose bytes are in
 the root or in a --seed, under whatever name, owner and time, and fetches the
-chunks of the others. Each byte is verified. The image appears by one rename: in
-the root as ROOT/images/NAME/TAG, with the last two kept for rollback, or as DEST:
+chunks of the others, or a delta where that takes fewer bytes. Each byte is
+verified. The image appears by one rename: in the root as
+ROOT/images/NAME/TAG, with the last two kept for rollback, or as DEST:
 
 ` + destHelp + `
 
@@ -161,7 +187,7 @@ func (a *app) runPull(cmd *cobra.Command, args []string, o *pullOptions) error {
 			return
 		}
 		a.say("%s", planLine(p))
-		bars := []bar{{"fetched", p.Plan.PerOrigin(seed.Fetched).Wire}, {"files", contentBytes(p.Plan)}}
+		bars := []bar{{"fetched", p.Wire()}, {"files", contentBytes(p.Plan)}}
 		if p.LayerSize > 0 {
 			bars = append(bars, bar{"layer", p.LayerSize})
 		}
@@ -195,6 +221,7 @@ func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 		Bytes      int64  `json:"bytes"`
 		Requests   int64  `json:"requests"`
 		Copied     int    `json:"contentsFromSeeds"`
+		ByDelta    int    `json:"contentsFromDelta"`
 		Lost       int    `json:"contentsLostBySeeds"`
 		Unrestored int    `json:"attributesNotRestored"`
 		Made       string `json:"madeDigest,omitempty"`
@@ -203,7 +230,7 @@ func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 	}
 	r := result{Reference: ref.String(), Digest: p.Digest.String(), Path: p.Path, Present: p.Present, Bytes: p.Bytes, Requests: p.Requests}
 	if s := p.Stats; s != nil {
-		r.Copied, r.Lost, r.Unrestored = s.Copied, s.Lost, len(s.Unrestored)
+		r.Copied, r.ByDelta, r.Lost, r.Unrestored = s.Copied, s.Made, s.Lost, len(s.Unrestored)
 		a.warnUnrestored(s.Unrestored)
 	}
 	if i := p.Written; i != nil {
@@ -212,7 +239,7 @@ func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 	}
 	return a.print(r, func(w io.Writer) {
 		if r.Lost > 0 {
-			fmt.Fprintf(w, "%d files in seeds had changed and were fetched\n", r.Lost)
+			fmt.Fprintf(w, "%d files were not what seeds or the delta said, and were fetched\n", r.Lost)
 		}
 		fmt.Fprintf(w, "pulled %s\ndigest %s\n", r.Reference, r.Digest)
 		if r.Present {

@@ -60,6 +60,8 @@ func (a *app) authFiles() (files []string) {
 type pushOptions struct {
 	sourceFlags
 	deltas int
+	full   bool
+	memory byteSize
 }
 
 func newPushCommand(a *app) *cobra.Command {
@@ -78,6 +80,10 @@ SOURCE is one of
                              an image in a registry
   rootfs:DIR                 a root filesystem
 
+Beside the chunks it publishes deltas: single files that turn an earlier image of
+the same name into this one, from the last --deltas tags. A pull takes whatever
+moves fewer bytes.
+
 The tag appears, or changes, when everything else is in place: whoever pulls
 meanwhile gets the old image.` + casyncHelp,
 		Example: `  ociv2-sync push oci:build:v2 /srv/www/images/app:v2
@@ -93,7 +99,9 @@ meanwhile gets the old image.` + casyncHelp,
 	}
 	o.sourceFlags.add(cmd)
 	f := cmd.Flags()
-	f.IntVar(&o.deltas, "deltas", 3, "`NUMBER` of earlier tags to make deltas from; this version makes none")
+	f.IntVar(&o.deltas, "deltas", 3, "`NUMBER` of earlier tags, those pushed last, to make deltas from")
+	f.BoolVar(&o.full, "full", false, "make a delta from nothing too: the whole image in one file, for first installs")
+	f.Var(&o.memory, "delta-memory", "most `SIZE` of contents and their indexes in memory while deltas are made (default 512M)")
 	return cmd
 }
 
@@ -108,6 +116,7 @@ func (a *app) runPush(cmd *cobra.Command, args []string, o *pushOptions) error {
 	var m meter
 	var last int64
 	opts := o.sourceFlags.options(a)
+	opts.Deltas, opts.Full, opts.DeltaMemory, opts.DeltaProgress = o.deltas, o.full, int64(o.memory), a.deltaMeter()
 	opts.Progress = func(done, total int64) {
 		if m.add == nil {
 			m = a.meter(bar{name: "pushed", total: total})
@@ -132,15 +141,21 @@ func (a *app) runPush(cmd *cobra.Command, args []string, o *pushOptions) error {
 		Chunks    int    `json:"chunks"`
 		New       int    `json:"newChunks"`
 		NewBytes  int64  `json:"newBytes"`
+
+		Deltas []deltaResult `json:"deltas"`
 	}
 	r := result{
 		ref.String(), pushed.Digest.String(), pushed.TOC.String(), pushed.Nodes,
 		pushed.CatarSize, pushed.Metadata, pushed.Chunks, pushed.New, pushed.NewBytes,
+		deltaResults(pushed.Deltas),
 	}
 	return a.print(r, func(w io.Writer) {
 		fmt.Fprintf(w, "pushed %s\n", r.Reference)
 		fmt.Fprintf(w, "digest %s\n", r.Digest)
 		fmt.Fprintf(w, "%d files and directories, %s in %d chunks; %d chunks (%s stored) are new, %s of metadata\n",
 			r.Nodes, human(r.Size), r.Chunks, r.New, human(r.NewBytes), human(r.Metadata))
+		for _, d := range r.Deltas {
+			d.print(w)
+		}
 	})
 }

@@ -107,7 +107,7 @@ func TestPushNeedsSpace(t *testing.T) {
 	d := newDevice(t)
 	disk := smallDisk(t, "size=12m")
 	repo := filepath.Join(disk, "repo")
-	d.must("push", "rootfs:"+p.releases[0], repo+"/app:1")
+	d.must("push", "--deltas=0", "rootfs:"+p.releases[0], repo+"/app:1")
 	check := unchanged(t, filepath.Join(repo, "app"), filepath.Join(repo, "catalog.json"))
 	filler := fill(t, disk, 1<<19)
 	d.fails(exitSpace, []string{"no space left on device"}, "push", "-q", "rootfs:"+p.releases[1], repo+"/app:1")
@@ -130,5 +130,5 @@ func TestPushNeedsSpace(t *testing.T) {
 	if len(entries) != 1 {
 		t.Errorf("left behind: %v", entries)
 	}
-	d.must("push", "rootfs:"+p.releases[1], repo+"/app:1")
+	d.must("push", "--deltas=0", "rootfs:"+p.releases[1], repo+"/app:1")
 }

@@ -25,6 +25,7 @@ var edges = map[string][]string{
 	"catar": {},
 	"caibx": {"chunk"},
 	"toc":   {"chunk", "catar"},
+	"delta": {"toc", "internal/deflate"},
 
 	"store":           {"chunk", "internal/xz"},
 	"store/local":     {"chunk", "store", "internal/durable"},
@@ -36,6 +37,7 @@ var edges = map[string][]string{
 	"chunkserver": {"chunk", "store"},
 	"seed":        {"chunk", "caibx", "catar", "toc"},
 
+	"internal/deflate":   {},
 	"internal/durable":   {},
 	"internal/catalogue": {"seed", "internal/durable"},
 	"internal/tree":      {"chunk", "catar", "toc"},
@@ -43,14 +45,14 @@ var edges = map[string][]string{
 	"internal/ocisrc":    {"translate"},
 	"internal/repo":      {"chunk", "caibx", "catar", "toc", "store", "store/httpstore", "translate", "internal/durable"},
 	"internal/root":      {"internal/durable"},
-	"internal/assemble":  {"chunk", "caibx", "toc", "store", "seed", "internal/tree"},
+	"internal/assemble":  {"chunk", "caibx", "toc", "store", "seed", "delta", "internal/tree"},
 
 	"internal/casyncproto": {"chunk", "caibx", "store"},
 	"internal/multihash":   {},
 	"internal/pipe":        {},
 	"internal/stores":      {"store", "store/httpstore", "store/local", "store/sshstore"},
-	"internal/archive":     {"chunk", "caibx", "catar", "store", "store/local", "internal/assemble", "internal/casyncproto", "internal/durable", "internal/ingest", "internal/pipe", "internal/stores", "internal/tree", "store/sshstore"},
-	"internal/transfer":    {"chunk", "catar", "toc", "store", "store/httpstore", "store/local", "seed", "translate", "internal/assemble", "internal/bundle", "internal/catalogue", "internal/durable", "internal/ingest", "internal/ocidest", "internal/ocisrc", "internal/pipe", "internal/repo", "internal/root", "internal/stores", "internal/tree", "store/sshstore"},
+	"internal/archive":     {"chunk", "caibx", "catar", "store", "store/httpstore", "store/local", "internal/assemble", "internal/casyncproto", "internal/durable", "internal/ingest", "internal/pipe", "internal/stores", "internal/tree", "store/sshstore"},
+	"internal/transfer":    {"chunk", "caibx", "catar", "toc", "store", "store/httpstore", "store/local", "seed", "delta", "translate", "internal/assemble", "internal/bundle", "internal/catalogue", "internal/durable", "internal/ingest", "internal/ocidest", "internal/ocisrc", "internal/pipe", "internal/repo", "internal/root", "internal/stores", "internal/tree", "store/sshstore"},
 	"internal/xz":          {},
 	"internal/ocidest":     {"toc", "translate", "internal/durable"},
 	"internal/bundle":      {},
@@ -64,10 +66,11 @@ var testOnly = []string{"internal/testutil", "store/storetest"}
 
 // pure are the format packages: they read and write streams and know neither files
 // nor networks.
-var pure = []string{"chunk", "catar", "caibx", "toc"}
+var pure = []string{"chunk", "catar", "caibx", "toc", "delta"}
 
 // owners says which packages alone may import what begins with the path given.
 var owners = map[string][]string{
+	"github.com/andybalholm/brotli":         {"delta"},
 	"oras.land/":                            {"internal/ocisrc"},
 	"github.com/hashicorp/go-retryablehttp": {"store/httpstore"},
 	"github.com/spf13/":                     {command},

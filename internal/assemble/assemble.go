@@ -22,6 +22,10 @@ import (
 // contradict each other.
 var ErrContent = errors.New("content does not match the table of contents")
 
+// ErrDelta means that a delta is damaged, or forged, or that its bases have
+// changed, and that contents may come from nowhere else.
+var ErrDelta = errors.New("the delta does not make the image")
+
 // Cache keeps fetched chunks until the image is complete.
 type Cache interface {
 	store.Store
@@ -46,6 +50,8 @@ type Job struct {
 	// Near says that Store answers at once, as a directory does: asking for many
 	// chunks at a time then gains nothing, verifying several together does.
 	Near bool
+	// Delta is the delta of the plan; nil for a plan without one.
+	Delta *Delta
 	// Cache receives every chunk that was fetched, and has those that the
 	// plan calls cached.
 	Cache Cache
@@ -75,11 +81,15 @@ type Stats struct {
 	// Copied and CopiedBytes count contents taken from seeds.
 	Copied      int
 	CopiedBytes int64
-	// Lost counts contents, and chunks of others, that a seed no longer had.
+	// Lost counts contents, and chunks of others, that a seed no longer had or a
+	// delta did not make.
 	Lost int
 	// Fetched and FetchedBytes count chunks received and their stored bytes.
 	Fetched      int
 	FetchedBytes int64
+	// Made and MadeBytes count contents made by a delta.
+	Made      int
+	MadeBytes int64
 	// Unrestored are the attributes that this process may not set or the
 	// filesystem cannot hold.
 	Unrestored []tree.Unrestored
@@ -114,6 +124,9 @@ func Run(ctx context.Context, job Job, dest *tree.Dir, opts Options) (*Stats, er
 		return nil, err
 	}
 	if len(lost) > 0 {
+		if job.Delta != nil && job.Delta.Only {
+			return nil, fmt.Errorf("%d contents cannot be made: %w", len(lost), ErrDelta)
+		}
 		if err := b.recover(ctx, lost); err != nil {
 			return nil, err
 		}
@@ -130,8 +143,8 @@ func Run(ctx context.Context, job Job, dest *tree.Dir, opts Options) (*Stats, er
 // digest where Options.ContentsOnly is set.
 func ContentName(digest [32]byte) string { return hex.EncodeToString(digest[:]) }
 
-// contents runs both halves of the plan side by side and returns the contents
-// whose seed did not have them after all.
+// contents runs all parts of the plan side by side and returns the contents
+// that their seeds or the delta did not have after all.
 func (b *builder) contents(ctx context.Context) (lost []int32, err error) {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return b.fetch(gctx) })
@@ -140,8 +153,14 @@ func (b *builder) contents(ctx context.Context) (lost []int32, err error) {
 		lost, err = b.copySeeds(gctx)
 		return err
 	})
+	var unmade []int32
+	g.Go(func() error {
+		var err error
+		unmade, err = b.applyDelta(gctx)
+		return err
+	})
 	err = g.Wait()
-	return lost, err
+	return append(lost, unmade...), err
 }
 
 // recover fetches what seeds lost since the plan was made.
@@ -156,7 +175,7 @@ func (b *builder) recover(ctx context.Context, lost []int32) error {
 	again := &seed.Plan{}
 	for _, i := range lost {
 		c := b.job.Plan.Contents[i]
-		c.Seed, c.Path = seed.None, ""
+		c.Seed, c.Path, c.Record = seed.None, "", seed.None
 		again.Contents = append(again.Contents, c)
 	}
 	fetched := make(map[chunk.ID]bool, len(b.job.Plan.Chunks))

@@ -22,6 +22,7 @@ type builder struct {
 
 	fetched, fetchedBytes atomic.Int64
 	copied, copiedBytes   atomic.Int64
+	made, madeBytes       atomic.Int64
 	lost                  atomic.Int64
 
 	absent map[int32]bool // nodes that could not be made; one goroutine at a time uses it
@@ -43,6 +44,8 @@ func (b *builder) result() *Stats {
 		Lost:         int(b.lost.Load()),
 		Fetched:      int(b.fetched.Load()),
 		FetchedBytes: b.fetchedBytes.Load(),
+		Made:         int(b.made.Load()),
+		MadeBytes:    b.madeBytes.Load(),
 		Unrestored:   b.unrestored,
 	}
 }

@@ -19,6 +19,9 @@ type Files interface {
 	// is none and store.ErrTooLarge when it is longer than limit bytes. Errors
 	// name the file.
 	ReadFile(ctx context.Context, path string, limit int64) ([]byte, error)
+	// OpenAt opens size bytes, at least one, of the file at path from an offset
+	// on. The error, also that of reading to the end, says when it is shorter.
+	OpenAt(ctx context.Context, path string, offset, size int64) (io.ReadCloser, error)
 	// String names the repository for messages, without secrets.
 	String() string
 }
@@ -87,3 +90,43 @@ func (d *Dir) read(path string, limit int64) (_ []byte, err error) {
 	}
 	return b.Bytes(), nil
 }
+
+// OpenAt implements Files.
+func (d *Dir) OpenAt(ctx context.Context, path string, offset, size int64) (io.ReadCloser, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	st, err := d.root.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, store.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, malformed("not a regular file")
+	}
+	f, err := d.root.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return &section{io.NewSectionReader(f, offset, size), size, f}, nil
+}
+
+// section is a part of an open file.
+type section struct {
+	r    *io.SectionReader
+	left int64
+	f    *os.File
+}
+
+func (s *section) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.left -= int64(n)
+	if err == io.EOF && s.left > 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+func (s *section) Close() error { return s.f.Close() }

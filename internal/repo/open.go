@@ -31,6 +31,9 @@ type Image struct {
 	// for an image opened by digest.
 	Serial uint64
 	Pushed time.Time
+	// Deltas are the deltas that end at this image, in the order in which the tag
+	// lists them; none for an image opened by digest.
+	Deltas []Delta
 
 	files Files
 }
@@ -54,6 +57,7 @@ func Open(ctx context.Context, files Files, ref Ref) (*Image, error) {
 			return nil, objectError(files, path, err)
 		}
 		im.Digest, im.Serial, im.Pushed = tag.Manifest.Digest, tag.Serial, tag.Pushed
+		im.Deltas = tag.deltas()
 	}
 	var err error
 	if im.ManifestBytes, err = im.manifest(ctx, tag); err != nil {

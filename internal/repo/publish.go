@@ -36,6 +36,8 @@ type Publication struct {
 	// that of the extra stream, nil when that is empty.
 	Catar Chunks
 	Extra *Chunks
+	// Deltas end at this image.
+	Deltas []NewDelta
 	// Now tells the time, for the tag's date and for the lock.
 	Now func() time.Time
 }
@@ -223,6 +225,17 @@ func (w *writer) writeTag(ctx context.Context, l *lock, manifest []byte, p Publi
 		Size:      int64(len(p.Info.Config)),
 		Data:      p.Info.Config,
 	}}
+	// The deltas of the same image, pushed before, still end here.
+	if old, err := os.ReadFile(filepath.Join(w.dir, w.ref.Tag+".json")); err == nil {
+		if before, err := parseTag(old); err == nil && before.Manifest.Digest == d.Digest {
+			for _, o := range before.deltas() {
+				tag.Others = append(tag.Others, o.descriptor())
+			}
+		}
+	}
+	if err := w.writeDeltas(&tag, p.Deltas); err != nil {
+		return 0, err
+	}
 	if tag.Serial, err = w.nextSerial(tag.Pushed); err != nil {
 		return 0, err
 	}
@@ -241,6 +254,17 @@ func (w *writer) writeTag(ctx context.Context, l *lock, manifest []byte, p Publi
 
 // writeIndex makes d the image of the tag in index.json, and keeps all else.
 func (w *writer) writeIndex(d ocispec.Descriptor) error {
+	return w.updateIndex(func(index *ocispec.Index) {
+		index.Manifests = slices.DeleteFunc(index.Manifests, func(o ocispec.Descriptor) bool {
+			return o.Annotations[ocispec.AnnotationRefName] == w.ref.Tag
+		})
+		d.Annotations = map[string]string{ocispec.AnnotationRefName: w.ref.Tag}
+		index.Manifests = append(index.Manifests, d)
+	})
+}
+
+// updateIndex changes index.json, which may not exist yet.
+func (w *writer) updateIndex(change func(*ocispec.Index)) error {
 	path := filepath.Join(w.dir, ocispec.ImageIndexFile)
 	index := &ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
 	b, err := os.ReadFile(path)
@@ -252,11 +276,7 @@ func (w *writer) writeIndex(d ocispec.Descriptor) error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("repo: %w", err)
 	}
-	index.Manifests = slices.DeleteFunc(index.Manifests, func(o ocispec.Descriptor) bool {
-		return o.Annotations[ocispec.AnnotationRefName] == w.ref.Tag
-	})
-	d.Annotations = map[string]string{ocispec.AnnotationRefName: w.ref.Tag}
-	index.Manifests = append(index.Manifests, d)
+	change(index)
 	if b, err = json.Marshal(index); err != nil {
 		return fmt.Errorf("repo: %w", err)
 	}

@@ -44,6 +44,8 @@ type PullOptions struct {
 	Lenient bool
 	// Compression is that of the layer of an image.
 	Compression ocidest.Compression
+	// Deltas says whether deltas are used.
+	Deltas DeltaPolicy
 	// Stores are asked for chunks before the image's own store.
 	Stores []string
 	// AllowStore lets an image name a chunk store outside its own origin.
@@ -92,7 +94,9 @@ type Prepared struct {
 	files   countingFiles
 	closers []io.Closer
 	tree    *repo.Tree
-	space   *seed.Space // nil until the chunks are needed
+	space   *seed.Space  // nil until the chunks are needed
+	heads   []*deltaFile // deltas whose heads were read
+	delta   *deltaFile   // that of the plan; nil for none
 	cache   *local.Store
 	store   store.Store       // nil until it is opened
 	early   map[chunk.ID]bool // chunks that were fetched while seeds were read
@@ -126,6 +130,9 @@ func Prepare(ctx context.Context, ref repo.Ref, opts PullOptions) (*Prepared, er
 func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, pull bool) (_ *Prepared, err error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.Offline {
+		opts.Deltas = DeltaNever
 	}
 	if opts.UIDShift != 0 && opts.Dest.Kind != RootFS {
 		return nil, errShift
@@ -162,6 +169,12 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 	}
 	if err := p.match(ctx, r, pull); err != nil {
 		return nil, err
+	}
+	if err := p.chooseDelta(ctx, r); err != nil {
+		return nil, err
+	}
+	if opts.Deltas == DeltaOnly && len(p.Plan.Missing) > 0 {
+		return nil, fmt.Errorf("transfer: %w: %d contents, %d bytes", ErrNoDelta, len(p.Plan.Missing), p.missingBytes())
 	}
 	if err := p.cover(ctx); err != nil {
 		return nil, err
@@ -204,6 +217,11 @@ func (p *Prepared) contents(ctx context.Context, r *root.Root) (err error) {
 			}
 		}
 	}
+	if p.opts.Deltas != DeltaNever {
+		if p.tree, err = p.treeByDelta(ctx, r); err != nil || p.tree != nil {
+			return err
+		}
+	}
 	p.tree, err = p.Image.Tree(ctx)
 	return err
 }
@@ -237,7 +255,9 @@ func (p *Prepared) match(ctx context.Context, r *root.Root, pull bool) (err erro
 		return err
 	}
 	// A budget is for the whole plan, which is not known yet.
-	if !pull || p.opts.MaxBytes >= 0 || p.opts.Offline || !search.Reads() {
+	// Where there are deltas, what is missing may cost less than its chunks.
+	deltas := p.opts.Deltas != DeltaNever && len(p.Image.Deltas) > 0
+	if !pull || deltas || p.opts.MaxBytes >= 0 || p.opts.Offline || !search.Reads() {
 		return find(ctx)
 	}
 	return p.fetchBeside(ctx, search.Certain(p.tree.TOC.Nodes, p.tree.Layout), find)
@@ -285,6 +305,7 @@ func (p *Prepared) fetchBeside(ctx context.Context, early *seed.Plan, find func(
 // cover chooses the chunks of what no seed has.
 func (p *Prepared) cover(ctx context.Context) error {
 	if len(p.Plan.Missing) == 0 {
+		p.Plan.Chunks = nil
 		return nil // no chunk is needed, so no index is
 	}
 	space, err := p.loadSpace(ctx)
@@ -355,11 +376,10 @@ func (p *Prepared) Check() error {
 		// The contents of an image wait in the root for their place in it.
 		dest = p.opts.Root
 	} else if !sameFilesystem(dest, p.opts.Root) {
-		chunks := p.wire()
-		if err := checkSpace(p.opts.Root, chunks); err != nil {
+		if err := checkSpace(p.opts.Root, p.wire()); err != nil {
 			return err
 		}
-		need -= chunks
+		need -= p.wire()
 	}
 	return checkSpace(dest, need)
 }
@@ -373,9 +393,26 @@ func (p *Prepared) Total() int64 {
 	return p.MetaBytes + p.wire()
 }
 
-// wire returns the bytes of the chunks that the pull transfers, early or late.
-func (p *Prepared) wire() int64 {
-	return p.Plan.PerOrigin(seed.Fetched).Wire + p.Plan.PerOrigin(seed.Early).Wire
+// wire returns the bytes of chunks and of a delta that the pull transfers, those
+// fetched while seeds were read included.
+func (p *Prepared) wire() int64 { return p.Wire() + p.Plan.PerOrigin(seed.Early).Wire }
+
+// Wire returns the number of bytes that are still to be transferred.
+func (p *Prepared) Wire() int64 {
+	n := p.Plan.PerOrigin(seed.Fetched).Wire
+	if p.delta != nil {
+		n += p.delta.rest()
+	}
+	return n
+}
+
+// Delta returns what the plan takes from a delta: contents, and what is still
+// to be transferred of it. It says false if it takes nothing.
+func (p *Prepared) Delta() (use seed.Use, rest int64, ok bool) {
+	if p.Plan == nil || p.delta == nil {
+		return seed.Use{}, 0, false
+	}
+	return p.Plan.FromDelta(), p.delta.rest(), true
 }
 
 // Requests returns the number of requests that the pull makes in all.
@@ -383,7 +420,11 @@ func (p *Prepared) Requests() int64 {
 	if p.Present {
 		return p.MetaRequests
 	}
-	return p.MetaRequests + int64(p.Plan.PerOrigin(seed.Fetched).Chunks+p.Plan.PerOrigin(seed.Early).Chunks)
+	n := p.MetaRequests + int64(p.Plan.PerOrigin(seed.Fetched).Chunks+p.Plan.PerOrigin(seed.Early).Chunks)
+	if p.delta != nil && p.delta.rest() > 0 {
+		n++
+	}
+	return n
 }
 
 // openStore opens where the chunks are.

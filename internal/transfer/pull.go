@@ -98,7 +98,7 @@ func Pull(ctx context.Context, ref repo.Ref, opts PullOptions, announce func(*Pr
 
 // fetched says in out what was fetched in all.
 func (p *Prepared) fetched(out *Pulled) {
-	p.count() // a seed that changed may have cost the index
+	p.count() // the delta, and the index if a seed changed, have come since
 	out.Bytes, out.Requests = p.MetaBytes, p.MetaRequests
 	if out.Stats != nil {
 		out.Bytes += out.Stats.FetchedBytes
@@ -180,7 +180,7 @@ func (p *Prepared) build(ctx context.Context, dir string, contentsOnly bool, out
 	defer func() { err = errors.Join(err, dest.Close()) }()
 	job := assemble.Job{
 		Nodes: p.tree.TOC.Nodes, Layout: p.tree.Layout, Plan: p.Plan, Space: p.loadSpace,
-		Store: st, Cache: p.cache,
+		Delta: p.deltaJob(), Store: st, Cache: p.cache,
 	}
 	_, job.Near = store.As[*local.Store](st)
 	if p.space != nil {

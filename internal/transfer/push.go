@@ -10,12 +10,15 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/ociv2-sync/ociv2-sync/caibx"
 	"github.com/ociv2-sync/ociv2-sync/catar"
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/internal/ingest"
 	"github.com/ociv2-sync/ociv2-sync/internal/ocisrc"
 	"github.com/ociv2-sync/ociv2-sync/internal/pipe"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
+	"github.com/ociv2-sync/ociv2-sync/seed"
+	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/store/local"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 	"github.com/ociv2-sync/ociv2-sync/translate"
@@ -36,6 +39,15 @@ type PushOptions struct {
 	// Progress is called with the bytes of the filesystem dealt with so far,
 	// and with how many there are.
 	Progress func(done, total int64)
+	// Deltas is how many of the name's tags, those pushed last, deltas are made
+	// from; Full adds one from nothing: the whole image in one file.
+	Deltas int
+	Full   bool
+	// DeltaMemory is DeltaOptions.Memory.
+	DeltaMemory int64
+	// DeltaProgress is called with the bytes of a delta's contents done so far,
+	// and with how many there are.
+	DeltaProgress func(done, total int64)
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -54,6 +66,8 @@ type Pushed struct {
 	// NewBytes what they take there.
 	Chunks, New int
 	NewBytes    int64
+	// Deltas are those that were made, the useless ones included.
+	Deltas []*MadeDelta
 }
 
 // Push publishes the image that source names under a tag of a repository in a
@@ -133,13 +147,31 @@ func publish(ctx context.Context, src *toc.Source, info *translate.ImageInfo, re
 	if image.TOC, err = toc.Marshal(&toc.TOC{Nodes: src.Nodes}); err != nil {
 		return nil, err
 	}
+	to, err := newPublished(src.Nodes, image, layout, st)
+	if err != nil {
+		return nil, err
+	}
+	deltas, files, err := pushDeltas(ctx, ref, st, to, opts)
+	defer func() {
+		for _, f := range files {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
+	for i, d := range deltas {
+		if !d.Useless {
+			image.Deltas = append(image.Deltas, d.entry(files[i]))
+		}
+	}
 	published, err := repo.Publish(ctx, ref, image)
 	if err != nil {
 		return nil, err
 	}
 	p := &Pushed{
 		Ref: ref, Digest: published.Digest, TOC: published.TOCDigest, Metadata: published.MetadataSize,
-		Nodes: len(src.Nodes), CatarSize: int64(layout.CatarSize),
+		Nodes: len(src.Nodes), CatarSize: int64(layout.CatarSize), Deltas: deltas,
 	}
 	for _, r := range results {
 		p.Chunks += len(r.Index.Chunks)
@@ -147,6 +179,21 @@ func publish(ctx context.Context, src *toc.Source, info *translate.ImageInfo, re
 		p.NewBytes += r.Packed
 	}
 	return p, nil
+}
+
+// newPublished is what is about to be published.
+func newPublished(nodes []toc.Node, p repo.Publication, layout *toc.Layout, st store.Store) (*published, error) {
+	var extra *caibx.Index
+	sizes := p.Catar.Sizes
+	if p.Extra != nil {
+		extra = p.Extra.Index
+		sizes = append(sizes[:len(sizes):len(sizes)], p.Extra.Sizes...)
+	}
+	space, err := seed.NewSpace(p.Catar.Index, extra, sizes)
+	return &published{
+		tree:  &repo.Tree{TOC: &toc.TOC{Nodes: nodes}, Canonical: p.TOC, Layout: layout},
+		space: space, store: st,
+	}, err
 }
 
 // stream ingests what write makes of the source.

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/repo"
+	"github.com/ociv2-sync/ociv2-sync/internal/transfer"
+)
+
+func newDeltaCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "delta",
+		Short: "Make, list and apply deltas between images",
+		Long: `A delta is one file that turns the file contents of one image into those of
+another. Push makes deltas, and pull uses them, without these commands.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return usageError{errors.New("delta make, delta list or delta apply; see " + cmd.CommandPath() + " --help")}
+		},
+	}
+	for _, add := range []func(*app) *cobra.Command{newDeltaMakeCommand, newDeltaListCommand, newDeltaApplyCommand} {
+		cmd.AddCommand(add(a))
+	}
+	return cmd
+}
+
+// deltaMeter returns what shows the progress of making deltas, one after the
+// other.
+func (a *app) deltaMeter() func(done, total int64) {
+	var m meter
+	var last int64
+	return func(done, total int64) {
+		if m.add == nil {
+			m, last = a.meter(bar{name: "delta", total: total}), 0
+		}
+		m.add(0, done-last)
+		last = done
+		if done == total {
+			m.stop()
+			m = meter{}
+		}
+	}
+}
+
+// deltaResult is a delta that was made.
+type deltaResult struct {
+	From      string `json:"fromTOC"`
+	Blob      string `json:"digest"`
+	Size      int64  `json:"bytes"`
+	Head      int64  `json:"headBytes"`
+	Contents  int    `json:"contents"`
+	Based     int    `json:"contentsWithBase"`
+	Bytes     int64  `json:"contentBytes"`
+	LeftOut   int    `json:"contentsTooLarge"`
+	Chunks    int64  `json:"replacedChunkBytes"`
+	Published bool   `json:"published"`
+}
+
+func deltaResults(made []*transfer.MadeDelta) []deltaResult {
+	out := []deltaResult{}
+	for _, m := range made {
+		out = append(out, deltaResult{
+			m.From.String(), m.Blob.String(), m.Size, m.Head, m.Contents, m.Based, m.Bytes, m.LeftOut, m.Chunks, !m.Useless,
+		})
+	}
+	return out
+}
+
+func (r deltaResult) print(w io.Writer) {
+	from := r.From
+	if from == "" {
+		from = "nothing"
+	}
+	fmt.Fprintf(w, "delta from %s: %s for %d contents, %s; their chunks take %s", from, human(r.Size), r.Contents, human(r.Bytes), human(r.Chunks))
+	if r.LeftOut > 0 {
+		fmt.Fprintf(w, "; %d contents are too large for --delta-memory", r.LeftOut)
+	}
+	if !r.Published {
+		fmt.Fprint(w, "; not published")
+	}
+	fmt.Fprintln(w)
+}
+
+func newDeltaMakeCommand(a *app) *cobra.Command {
+	var output string
+	var full bool
+	var memory byteSize
+	cmd := &cobra.Command{
+		Use:   "make [FROM] TO",
+		Short: "Make the delta from one published image to another",
+		Long: `Make makes the delta that turns the image FROM into the image TO, both of them
+REPO/NAME[:TAG|@sha256:DIGEST], and lists it under TO's tag, whose repository is a
+directory; or writes it to a file, for delta apply. A delta that is not smaller
+than the chunks that it replaces is not published.`,
+		Example: `  ociv2-sync delta make /srv/www/images/app:1 /srv/www/images/app:7
+  ociv2-sync delta make --output 1-7.delta https://images.example/app:1 https://images.example/app:7`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if full != (len(args) == 1) {
+				return usageError{errors.New("delta make FROM TO, or delta make --full TO")}
+			}
+			to, err := repo.ParseRef(args[len(args)-1])
+			if err != nil {
+				return err
+			}
+			var from repo.Ref
+			if !full {
+				if from, err = repo.ParseRef(args[0]); err != nil {
+					return err
+				}
+			}
+			client, err := a.client([]string{from.Repo, to.Repo})
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			made, err := transfer.DeltaMake(cmd.Context(), from, to, output, client, transfer.DeltaOptions{
+				Memory: int64(memory), Progress: a.deltaMeter(),
+			})
+			if err != nil {
+				return err
+			}
+			r := deltaResults([]*transfer.MadeDelta{made})[0]
+			r.Published = output == "" && r.Published
+			return a.print(r, func(w io.Writer) {
+				if output != "" {
+					fmt.Fprintf(w, "%s: %s for %d contents, %s\n", output, human(r.Size), r.Contents, human(r.Bytes))
+					return
+				}
+				r.print(w)
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&output, "output", "o", "", "`FILE` to write the delta to, instead of publishing it")
+	f.BoolVar(&full, "full", false, "make the delta from nothing: the whole image in one file")
+	f.Var(&memory, "delta-memory", "most memory, a `SIZE`, that contents and their indexes take (default 512M)")
+	return cmd
+}
+
+func newDeltaListCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list REPO/NAME[:TAG]",
+		Short: "List the deltas that end at a published image",
+		Long: `List prints, for each delta that the tag lists, its size, the size of its head, its
+digest, and the digest of the table of contents that it starts from.`,
+		Example: `  ociv2-sync delta list https://images.example/app:7`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ref, err := repo.ParseRef(args[0])
+			if err != nil {
+				return err
+			}
+			client, err := a.client([]string{ref.Repo})
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			list, err := transfer.Deltas(cmd.Context(), ref, client)
+			if err != nil {
+				return err
+			}
+			type entry struct {
+				Size int64  `json:"bytes"`
+				Head int64  `json:"headBytes"`
+				Blob string `json:"digest"`
+				From string `json:"fromTOC"`
+			}
+			out := []entry{}
+			for _, d := range list {
+				out = append(out, entry{d.Size, d.Head, d.Blob.String(), d.From.String()})
+			}
+			return a.print(struct {
+				Deltas []entry `json:"deltas"`
+			}{out}, func(w io.Writer) {
+				for _, d := range out {
+					from := d.From
+					if from == "" {
+						from = "nothing"
+					}
+					fmt.Fprintf(w, "%d\t%d\t%s\tfrom %s\n", d.Size, d.Head, d.Blob, from)
+				}
+			})
+		},
+	}
+}
+
+func newDeltaApplyCommand(a *app) *cobra.Command {
+	var seeds []string
+	var replace bool
+	cmd := &cobra.Command{
+		Use:   "apply FILE rootfs:DIR",
+		Short: "Make an image's filesystem from a delta in a file, without a network",
+		Long: `Apply makes in DIR the filesystem of the image at which the delta ends. What the
+delta does not bring comes from the root and from each --seed: the image at which
+the delta begins, which must be in a root, and whatever else it has of the files.`,
+		Example: `  ociv2-sync delta apply 1-7.delta rootfs:/srv/app7
+  ociv2-sync delta apply full.delta rootfs:/srv/app`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir, ok := strings.CutPrefix(args[1], "rootfs:")
+			if !ok || dir == "" {
+				return usageError{fmt.Errorf("the destination is rootfs:DIR, not %q", args[1])}
+			}
+			dest, err := transfer.ParseDest(args[1])
+			if err != nil {
+				return err
+			}
+			stats, err := transfer.DeltaApply(cmd.Context(), args[0], transfer.PullOptions{
+				Root: a.root, Seeds: seeds, Dest: dest, Replace: replace, Logger: a.logger(),
+			})
+			if err != nil {
+				return err
+			}
+			a.warnUnrestored(stats.Unrestored)
+			type result struct {
+				Path       string `json:"path"`
+				Copied     int    `json:"contentsFromSeeds"`
+				Made       int    `json:"contentsFromDelta"`
+				Unrestored int    `json:"attributesNotRestored"`
+			}
+			r := result{dir, stats.Copied, stats.Made, len(stats.Unrestored)}
+			return a.print(r, func(w io.Writer) {
+				fmt.Fprintf(w, "%d contents copied, %d made by the delta\n%s\n", r.Copied, r.Made, r.Path)
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&seeds, "seed", nil, "`DIR`, a directory tree or a root of images, that has what the delta does not bring; repeatable")
+	f.BoolVar(&replace, "replace", false, "exchange a DIR that is not empty for the image")
+	return cmd
+}

@@ -1,0 +1,279 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/testutil"
+)
+
+// publishEdits is publish with a second release whose new files are edits of
+// the first one's, and one that is new altogether.
+func publishEdits(t testing.TB) *publication {
+	t.Helper()
+	dir := t.TempDir()
+	p := &publication{repo: filepath.Join(dir, "repo")}
+	d := newDevice(t)
+	for i := range p.releases {
+		r := filepath.Join(dir, fmt.Sprintf("release%d", i+1))
+		p.releases[i] = r
+		buildRelease(t, r, 1)
+		if i == 1 {
+			for k := 3; k < releaseFiles; k += 10 {
+				path := filepath.Join(r, fmt.Sprintf("usr/lib/lib%02d.so", k))
+				b, err := os.ReadFile(path)
+				must(t, err)
+				b = slices.Insert(b, 5000*(k%7+1), []byte("inserted in release 2")...)
+				b[70000]++
+				must(t, os.WriteFile(path, b, 0o644))
+				setTime(t, path)
+			}
+			writeNoise(t, filepath.Join(r, "usr/lib/new.so"), 99, 20000)
+			setTime(t, filepath.Join(r, "usr/lib"))
+		}
+		d.must("push", "rootfs:"+r, p.ref(i+1))
+	}
+	return p
+}
+
+// tree is the directory of an image of the root.
+func (d *device) tree(image string) string {
+	d.t.Helper()
+	dir, err := filepath.EvalSymlinks(d.path(image))
+	must(d.t, err)
+	return dir
+}
+
+// deltaBlob is the path of the delta of release 2.
+func (p *publication) deltaBlob(t testing.TB) string {
+	t.Helper()
+	line := newDevice(t).must("delta", "list", p.ref(2)).stdout
+	_, hex, ok := strings.Cut(strings.Fields(line)[2], ":")
+	if !ok {
+		t.Fatalf("delta list prints %q", line)
+	}
+	return filepath.Join(p.repo, "app/blobs/sha256", hex)
+}
+
+// TestPullByDelta counts in the log of a real web server that the update takes
+// three requests and the bytes that the plan says.
+func TestPullByDelta(t *testing.T) {
+	p := publishEdits(t)
+	nginx := testutil.StartNginx(t, p.repo)
+	one, two := nginx.URL+"/app:1", nginx.URL+"/app:2"
+	d := newDevice(t)
+	d.pull(one)
+	plan := d.plan(two)
+	nginx.Reset()
+	got := d.pull(two)
+	requests, bytes := nginx.Count()
+	if requests != 3 || got.Requests != 3 || plan.Total.Requests != 3 {
+		t.Errorf("%d requests, pull says %d and plan %d, want 3", requests, got.Requests, plan.Total.Requests)
+	}
+	if bytes != got.Bytes || plan.Total.WireBytes != bytes || bytes > 40<<10 {
+		t.Errorf("%d bytes, pull says %d and plan %d", bytes, got.Bytes, plan.Total.WireBytes)
+	}
+	testutil.CompareTrees(t, p.releases[1], d.tree("app/2"))
+	if got := d.pull(two, "--delta", "never", "rootfs:"+filepath.Join(t.TempDir(), "x")); got.Requests != 1 {
+		t.Errorf("a tree that is there takes %d requests", got.Requests)
+	}
+	d = newDevice(t)
+	d.pull(one)
+	if got := d.pull(two, "--delta=never"); got.Bytes < 300<<10 {
+		t.Errorf("without deltas it takes %d bytes", got.Bytes)
+	}
+	d.fails(exitUsage, []string{"--delta"}, "pull", two, "--delta=maybe")
+}
+
+// A device that has the contents and not the image that the delta begins at uses
+// it all the same.
+func TestDeltaFromAnotherBuild(t *testing.T) {
+	p := publishEdits(t)
+	d := newDevice(t)
+	other := t.TempDir()
+	for i, name := range []string{"lib03.so", "lib13.so", "lib23.so", "lib33.so", "lib43.so"} {
+		b, err := os.ReadFile(filepath.Join(p.releases[0], "usr/lib", name))
+		must(t, err)
+		must(t, os.WriteFile(filepath.Join(other, strings.Repeat("x", i+1)), b, 0o600))
+	}
+	must(t, os.CopyFS(filepath.Join(other, "rest"), os.DirFS(filepath.Join(p.releases[1], "usr/lib"))))
+	for k := 3; k < releaseFiles; k += 10 {
+		must(t, os.Remove(filepath.Join(other, "rest", fmt.Sprintf("lib%02d.so", k))))
+	}
+	var made int
+	for _, s := range d.plan(p.ref(2), "--seed", other).Sources {
+		if s.Source == "delta" {
+			made = s.Contents
+		}
+	}
+	if made != 5 {
+		t.Errorf("the delta makes %d contents, want those 5 whose bases are there", made)
+	}
+	d.pull(p.ref(2), "--seed", other)
+	testutil.CompareTrees(t, p.releases[1], d.tree("app/2"))
+}
+
+// Whatever is wrong with the delta or with a base costs the chunks of what it
+// touches, or is refused where there may be no chunks.
+func TestBadDelta(t *testing.T) {
+	p := publishEdits(t)
+	blob := p.deltaBlob(t)
+	good, err := os.ReadFile(blob)
+	must(t, err)
+	flip := func(at int) func(*device) {
+		return func(*device) {
+			b := slices.Clone(good)
+			b[at] ^= 0x10
+			must(t, os.WriteFile(blob, b, 0o644))
+		}
+	}
+	for name, spoil := range map[string]func(d *device){
+		"flipped in the head":   flip(100),
+		"flipped in the middle": flip(len(good) / 2),
+		"flipped at the end":    flip(len(good) - 3000),
+		"changed base": func(d *device) {
+			path := filepath.Join(d.tree("app/1"), "usr/lib/lib13.so")
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			must(t, err)
+			_, err = f.WriteAt([]byte("changed"), 50000)
+			must(t, err)
+			must(t, f.Close())
+			setTime(t, path)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer func() { must(t, os.WriteFile(blob, good, 0o644)) }()
+			d := newDevice(t)
+			d.pull(p.ref(1))
+			spoil(d)
+			switch code := d.run("pull", p.ref(2), "--delta=only").code; code {
+			case exitCorrupt, exitNotFound:
+			case exitDone: // some bits mean nothing
+				testutil.CompareTrees(t, p.releases[1], d.tree("app/2"))
+			default:
+				t.Errorf("--delta=only exits with %d", code)
+			}
+			d.pull(p.ref(2))
+			testutil.CompareTrees(t, p.releases[1], d.tree("app/2"))
+		})
+	}
+	d := newDevice(t)
+	d.fails(exitNotFound, []string{"no delta"}, "pull", p.ref(2), "--delta=only")
+}
+
+// cutter serves a repository and ends responses after some bytes of a delta.
+type cutter struct {
+	t     testing.TB
+	next  http.Handler
+	after atomic.Int64 // bytes of partial responses before they are cut; 0 is never
+	cuts  atomic.Int64 // how many are cut
+	sent  atomic.Int64
+}
+
+func (c *cutter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	after := c.after.Load()
+	if r.Header.Get("Range") == "" || strings.HasPrefix(r.Header.Get("Range"), "bytes=0-") || after == 0 || c.cuts.Add(-1) < 0 {
+		rec := &counting{ResponseWriter: w}
+		c.next.ServeHTTP(rec, r)
+		if r.Header.Get("Range") != "" {
+			c.sent.Add(rec.n)
+		}
+		return
+	}
+	rec := httptest.NewRecorder()
+	c.next.ServeHTTP(rec, r)
+	maps.Copy(w.Header(), rec.Header())
+	w.WriteHeader(rec.Code)
+	n, _ := w.Write(rec.Body.Bytes()[:after])
+	c.sent.Add(int64(n))
+	must(c.t, http.NewResponseController(w).Flush())
+	conn, _, err := http.NewResponseController(w).Hijack()
+	must(c.t, err)
+	must(c.t, conn.Close())
+}
+
+type counting struct {
+	http.ResponseWriter
+	n int64
+}
+
+func (c *counting) Write(b []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(b)
+	c.n += int64(n)
+	return n, err
+}
+
+// A delta that is cut goes on where it was: at once, and in the next pull.
+func TestCutDelta(t *testing.T) {
+	p := publishEdits(t)
+	st, err := os.Stat(p.deltaBlob(t))
+	must(t, err)
+	c := &cutter{t: t, next: http.FileServer(http.Dir(p.repo))}
+	srv := httptest.NewServer(c)
+	defer srv.Close()
+	for name, retry := range map[string]string{"at once": "2", "in the next pull": "0"} {
+		t.Run(name, func(t *testing.T) {
+			d := newDevice(t)
+			d.pull(srv.URL + "/app:1")
+			c.after.Store(5000)
+			c.cuts.Store(1)
+			c.sent.Store(0)
+			if retry == "0" {
+				d.fails(exitNetwork, nil, "pull", "--retry", retry, srv.URL+"/app:2")
+			}
+			d.pull("--retry", retry, srv.URL+"/app:2")
+			if got := c.sent.Load(); got != st.Size() {
+				t.Errorf("of a delta of %d bytes %d were sent", st.Size(), got)
+			}
+			testutil.CompareTrees(t, p.releases[1], d.tree("app/2"))
+		})
+	}
+}
+
+// A delta in a file makes the image without a network, and one from nothing
+// makes it on an empty device.
+func TestDeltaFiles(t *testing.T) {
+	p := publishEdits(t)
+	d := newDevice(t)
+	dir := t.TempDir()
+	update, full := filepath.Join(dir, "update"), filepath.Join(dir, "full")
+	d.must("delta", "make", "-o", update, p.ref(1), p.ref(2))
+	d.must("delta", "make", "-o", full, "--full", p.ref(2))
+	d.fails(exitNotFound, nil, "delta", "apply", update, "rootfs:"+filepath.Join(dir, "none"))
+	d.must("delta", "apply", full, "rootfs:"+filepath.Join(dir, "a"))
+	testutil.CompareTrees(t, p.releases[1], filepath.Join(dir, "a"))
+	d.pull(p.ref(1))
+	must(t, os.Rename(p.repo, p.repo+".away"))
+	d.must("delta", "apply", update, "rootfs:"+filepath.Join(dir, "b"))
+	testutil.CompareTrees(t, p.releases[1], filepath.Join(dir, "b"))
+	must(t, os.Rename(p.repo+".away", p.repo))
+
+	before := d.must("delta", "list", p.ref(2)).stdout
+	d.must("delta", "make", "--full", p.ref(2))
+	after := d.must("delta", "list", p.ref(2)).stdout
+	if !strings.HasPrefix(after, before) || !strings.Contains(after, "from nothing") {
+		t.Errorf("listed before: %s\nafter: %s", before, after)
+	}
+	e := newDevice(t)
+	if got := e.pull(p.ref(2)); got.Requests != 3 {
+		t.Errorf("the first install takes %d requests, want 3", got.Requests)
+	}
+	testutil.CompareTrees(t, p.releases[1], e.tree("app/2"))
+	d.must("push", "rootfs:"+p.releases[1], p.ref(2), "--deltas=0")
+	if again := d.must("delta", "list", p.ref(2)).stdout; again != after {
+		t.Errorf("a second push of the same image lists %s", again)
+	}
+	d.fails(exitUsage, []string{"--full"}, "delta", "make", p.ref(2))
+	d.fails(exitUsage, nil, "delta")
+	d.fails(exitCorrupt, nil, "delta", "apply", filepath.Join(p.repo, "app/2.json"), "rootfs:"+filepath.Join(dir, "c"))
+	must(t, os.WriteFile(full, []byte("ov2-dlt\x01"), 0o644))
+	d.fails(exitCorrupt, []string{"EOF"}, "delta", "apply", full, "rootfs:"+filepath.Join(dir, "c"))
+}

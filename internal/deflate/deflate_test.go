@@ -1,0 +1,198 @@
+package deflate
+
+import (
+	"bytes"
+	"compress/flate"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/testutil"
+)
+
+// samples are inputs that lead into every corner: window and block ends, stored,
+// fixed and own codes, codes that are too long, runs, matches at all distances.
+func samples(t testing.TB) map[string][]byte {
+	r := rand.New(rand.NewPCG(7, 7))
+	text := func(n, words int) []byte {
+		var list []string
+		for range words {
+			w := make([]byte, 2+r.IntN(9))
+			for i := range w {
+				w[i] = byte('a' + r.IntN(26))
+			}
+			list = append(list, string(w))
+		}
+		var b []byte
+		for len(b) < n {
+			b = append(b, list[min(r.IntN(words), r.IntN(words))]...)
+			b = append(b, " \n"[r.IntN(12)/11])
+		}
+		return b[:n]
+	}
+	noise := make([]byte, 200_000)
+	for i := range noise {
+		noise[i] = byte(r.Uint32())
+	}
+	skewed := make([]byte, 150_000) // Fibonacci-like frequencies: long codes
+	for i := range skewed {
+		k := 0
+		for r.IntN(5) < 2 && k < 40 {
+			k++
+		}
+		skewed[i] = byte(k)
+	}
+	s := map[string][]byte{
+		"empty": nil, "one": {'x'}, "two": []byte("xy"), "three": []byte("aaa"), "short": []byte("hello hello hello"),
+		"zeros": make([]byte, 300_000), "noise": noise, "skewed": skewed, "mixed": append(text(70_000, 500), append(noise[:70_000:70_000], text(70_000, 500)...)...),
+		"few words": text(250_000, 12), "many words": text(500_000, 20_000),
+		"binary": readSelf(t),
+	}
+	for _, n := range []int{257, 258, 259, 4096, 32505, 32506, 32507, 32768, 65273, 65274, 65275, 65535, 65536, 65537, 98304, 98042, 98043} {
+		s["text of "+strconv.Itoa(n)] = text(n, 300)
+	}
+	return s
+}
+
+func readSelf(t testing.TB) []byte {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b[len(b)/3 : len(b)/3+300_000]
+}
+
+// TestGNU compares with gzip(1), byte by byte.
+func TestGNU(t *testing.T) {
+	testutil.Need(t, "gzip")
+	for name, b := range samples(t) {
+		path := filepath.Join(t.TempDir(), "in") // it reads files otherwise than pipes
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for level := 4; level <= 9; level++ {
+			out, err := exec.CommandContext(t.Context(), "gzip", "-nc", "-"+strconv.Itoa(level), path).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			compare(t, name, gnu+Encoder(level), b, out[10:len(out)-8])
+		}
+	}
+}
+
+// TestZlib compares with the zlib of Python.
+func TestZlib(t *testing.T) {
+	testutil.Need(t, "python3")
+	const program = `
+import sys, zlib
+b = open(sys.argv[1], "rb").read()
+for memory in 8, 9:
+	for level in range(4, 10):
+		c = zlib.compressobj(level, zlib.DEFLATED, -15, memory)
+		z = c.compress(b) + c.flush()
+		sys.stdout.buffer.write(len(z).to_bytes(4, "little") + z)
+`
+	for name, b := range samples(t) {
+		path := filepath.Join(t.TempDir(), "in")
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.CommandContext(t.Context(), "python3", "-c", program, path).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, family := range []Encoder{zlib, zlibLarge} {
+			for level := Encoder(4); level <= 9; level++ {
+				n := int(out[0]) | int(out[1])<<8 | int(out[2])<<16
+				compare(t, name, family+level, b, out[4:4+n])
+				out = out[4+n:]
+			}
+		}
+	}
+}
+
+// TestPerl compares with the zlib of Perl.
+func TestPerl(t *testing.T) {
+	testutil.Need(t, "perl")
+	in := samples(t)["few words"]
+	cmd := exec.CommandContext(t.Context(), "perl", "-MIO::Compress::RawDeflate=rawdeflate,$RawDeflateError", "-e",
+		`binmode STDIN; binmode STDOUT; local $/; my $b = <STDIN>; rawdeflate(\$b => \my $z, -Level => 9) or die; print $z`)
+	cmd.Stdin = bytes.NewReader(in)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Skip("this Perl has no IO::Compress")
+	}
+	compare(t, "few words", zlibLarge+9, in, out) // its default memLevel is 9
+}
+
+func compare(t *testing.T, name string, e Encoder, in, want []byte) {
+	t.Helper()
+	got := compress(nil, in, e)
+	if bytes.Equal(got, want) {
+		return
+	}
+	at := 0
+	for at < min(len(got), len(want)) && got[at] == want[at] {
+		at++
+	}
+	t.Errorf("%s, encoder %#x: %d bytes, want %d; they differ from byte %d on", name, uint8(e), len(got), len(want), at)
+}
+
+// TestTree counts how many of the .gz files below a directory have an encoder.
+func TestTree(t *testing.T) {
+	dir := os.Getenv("OCIV2_SYNC_GZIP_TREE")
+	if dir == "" {
+		t.Skip("OCIV2_SYNC_GZIP_TREE names no directory")
+	}
+	files, found := 0, map[Encoder]int{}
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || !strings.HasSuffix(path, ".gz") {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil || len(b) < 18 || b[0] != 0x1f || b[1] != 0x8b {
+			return err
+		}
+		files++
+		m, ok := Open(b)
+		if !ok {
+			t.Logf("%s", path)
+			return nil
+		}
+		found[m.Encoder]++
+		if !bytes.Equal(m.Append(nil), b) {
+			t.Errorf("%s is not made again", path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d files, by encoder: %v", files, found)
+}
+
+func FuzzRoundTrip(f *testing.F) {
+	f.Add([]byte("hello hello hello"), uint8(0))
+	f.Fuzz(func(t *testing.T, b []byte, which uint8) {
+		list := encoders()
+		z := compress(nil, b, list[int(which)%len(list)])
+		got, err := io.ReadAll(flate.NewReader(bytes.NewReader(z)))
+		if err != nil || !bytes.Equal(got, b) {
+			t.Fatalf("%d bytes come back as %d, %v", len(b), len(got), err)
+		}
+	})
+}
+
+func BenchmarkGNU9(b *testing.B) {
+	in := samples(b)["many words"]
+	b.SetBytes(int64(len(in)))
+	for b.Loop() {
+		compress(nil, in, gnu+9)
+	}
+}

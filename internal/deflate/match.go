@@ -1,0 +1,233 @@
+package deflate
+
+const (
+	minMatch = 3
+	maxMatch = 258
+	// minAhead is how many bytes the window has ahead, unless src ends.
+	minAhead = maxMatch + minMatch + 1
+
+	half    = 1 << 15 // the reach of deflate; the window has twice that
+	maxDist = half - minAhead
+
+	// tooFar is the distance from which a match of three bytes does not pay.
+	tooFar = 4096
+)
+
+// matcher turns bytes into symbols. It works on a window as the programs do,
+// with what they leave in it: places are offsets in it, and 0 stands for none.
+type matcher struct {
+	effort
+	gnu   bool
+	src   []byte // what is not yet in the window
+	ended bool   // GNU gzip has seen the end of src
+	win   [2 * half]byte
+	head  []uint16 // by hash: the last place
+	prev  [half]uint16
+	shift uint
+	hash  uint32
+
+	at    int // where we are
+	ahead int // bytes of the window from there on
+	block int // where the block begins; may be below 0
+	start int // of the match found last
+
+	blockWriter
+}
+
+func newMatcher(src []byte, e Encoder) *matcher {
+	m := &matcher{effort: efforts[e&0xf], src: src, gnu: e&^0xf == gnu}
+	bits := uint(15)
+	m.limit = 1<<14 - 1
+	switch e &^ 0xf {
+	case gnu:
+		m.limit = 1<<15 - 1
+	case zlibLarge:
+		bits = 16
+		m.limit = 1<<15 - 1
+	}
+	m.shift = (bits + minMatch - 1) / minMatch
+	m.head = make([]uint16, 1<<bits)
+	m.reset()
+	return m
+}
+
+// fill moves the window on when its upper half is nearly used up, and reads.
+func (m *matcher) fill() {
+	if m.at >= half+maxDist {
+		copy(m.win[:half], m.win[half:])
+		m.start -= half
+		m.at -= half
+		m.block -= half
+		for _, list := range [][]uint16{m.head, m.prev[:]} {
+			for i, p := range list {
+				list[i] = max(p, half) - half
+			}
+		}
+	}
+	n := copy(m.win[m.at+m.ahead:], m.src)
+	m.src = m.src[n:]
+	m.ahead += n
+	if n == 0 {
+		m.ended = true
+		clear(m.win[m.at+m.ahead : min(m.at+m.ahead+minMatch-1, len(m.win))])
+	}
+}
+
+// byteAt reads the window, and zeros behind it.
+func (m *matcher) byteAt(i int) byte {
+	if i < len(m.win) {
+		return m.win[i]
+	}
+	return 0
+}
+
+// insert notes the place i and returns the last one with the same hash.
+func (m *matcher) insert(i int) int {
+	m.hash = (m.hash<<m.shift ^ uint32(m.byteAt(i+2))) & uint32(len(m.head)-1)
+	last := m.head[m.hash]
+	m.prev[i&(half-1)] = last
+	m.head[m.hash] = uint16(i)
+	return int(last)
+}
+
+// longest looks for a match longer than best bytes, beginning at the place p,
+// and returns its length, or best. It sets start.
+func (m *matcher) longest(p, best int) int {
+	chain, nice := m.chain, m.nice
+	if best >= m.good {
+		chain >>= 2
+	}
+	if !m.gnu {
+		nice = min(nice, m.ahead)
+	}
+	limit := max(0, m.at-maxDist)
+	scan := m.win[m.at:min(m.at+maxMatch, len(m.win))]
+	for {
+		match := m.win[p:]
+		if match[best] == scan[best] && match[best-1] == scan[best-1] && match[0] == scan[0] && match[1] == scan[1] {
+			n := 2
+			for n < len(scan) && match[n] == scan[n] {
+				n++
+			}
+			if n > best {
+				m.start, best = p, n
+				if n >= nice || n >= len(scan) {
+					break
+				}
+			}
+		}
+		p = int(m.prev[p&(half-1)])
+		if chain--; p <= limit || chain == 0 {
+			break
+		}
+	}
+	return best
+}
+
+// run writes all of src.
+func (m *matcher) run() {
+	m.fill()
+	m.hash = (uint32(m.win[0])<<m.shift ^ uint32(m.win[1])) & uint32(len(m.head)-1)
+	m.more()
+	length, pending := minMatch-1, false // of the match at the place before; whether that has its byte to be written
+	for m.ahead > 0 {
+		p := 0
+		if m.gnu || m.ahead >= minMatch {
+			p = m.insert(m.at)
+		}
+		last, lastStart := length, m.start
+		length = minMatch - 1
+		if p != 0 && last < m.lazy && m.at-p <= maxDist && m.at <= len(m.win)-minAhead {
+			length = min(m.longest(p, last), m.ahead)
+			if length == minMatch && m.at-m.start > tooFar {
+				length--
+			}
+		}
+		switch {
+		case last >= minMatch && length <= last:
+			full := m.match(m.at-1-lastStart, last)
+			m.ahead -= last - 1
+			end := m.at + last - 1
+			// zlib notes no places whose three bytes are not all there.
+			limit := end
+			if !m.gnu {
+				limit = m.at + m.ahead + last - 1 - minMatch
+			}
+			for m.at++; m.at < end; m.at++ {
+				if m.at <= limit {
+					m.insert(m.at)
+				}
+			}
+			pending, length = false, minMatch-1
+			if full {
+				m.flush(false)
+			}
+		case pending:
+			if m.literal(m.win[m.at-1]) {
+				m.flush(false)
+			}
+			m.at++
+			m.ahead--
+		default:
+			pending = true
+			m.at++
+			m.ahead--
+		}
+		m.more()
+	}
+	if pending {
+		m.literal(m.win[m.at-1])
+	}
+	m.flush(true)
+	m.out.align()
+}
+
+// more keeps the window filled.
+func (m *matcher) more() {
+	for m.ahead < minAhead {
+		before := m.ahead
+		if m.gnu && m.ended {
+			return
+		}
+		m.fill()
+		if m.ahead == before {
+			return
+		}
+	}
+}
+
+func (m *matcher) match(dist, length int) bool {
+	m.add(dist, length)
+	return m.full()
+}
+
+func (m *matcher) literal(b byte) bool {
+	m.add(0, int(b))
+	return m.full()
+}
+
+// full reports whether the block is to be ended: when it has all the symbols
+// that the program keeps, or, by GNU gzip's guess, when that pays.
+func (m *matcher) full() bool {
+	n := len(m.symbols)
+	if m.gnu && n&0xfff == 0 && m.matches < n/2 {
+		size := 8 * n
+		for code, f := range m.dist.freq {
+			size += int(f) * (5 + int(distExtra[code]))
+		}
+		if size>>3 < (m.at-m.block)/2 {
+			return true
+		}
+	}
+	return n == m.limit
+}
+
+// flush writes the block up to where we are.
+func (m *matcher) flush(last bool) {
+	var raw []byte // nil if it is not in the window any more
+	if m.block >= 0 {
+		raw = m.win[m.block:m.at]
+	}
+	m.write(raw, m.at-m.block, last)
+	m.block = m.at
+}

@@ -1,0 +1,403 @@
+package transfer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/ociv2-sync/ociv2-sync/delta"
+	"github.com/ociv2-sync/ociv2-sync/internal/assemble"
+	"github.com/ociv2-sync/ociv2-sync/internal/repo"
+	"github.com/ociv2-sync/ociv2-sync/internal/root"
+	"github.com/ociv2-sync/ociv2-sync/seed"
+)
+
+// DeltaPolicy says what a pull does with deltas.
+type DeltaPolicy uint8
+
+// The policies.
+const (
+	// DeltaAuto uses a delta where that takes fewer bytes.
+	DeltaAuto DeltaPolicy = iota
+	// DeltaOnly fetches no chunks: what no delta makes is an error.
+	DeltaOnly
+	// DeltaNever uses none.
+	DeltaNever
+)
+
+// ErrNoDelta means that no delta makes what the device lacks, and that nothing
+// else is allowed.
+var ErrNoDelta = errors.New("no delta makes what is missing")
+
+const (
+	// chunksAtBest is how much smaller than their contents the chunks of an
+	// image are at the very best: a delta that is smaller still is taken without
+	// a look at the chunks, which costs their index.
+	chunksAtBest = 8
+	// maxHeads is how many heads are fetched to choose among deltas.
+	maxHeads = 3
+)
+
+// deltaFile is a delta of the image whose head has been read.
+type deltaFile struct {
+	repo.Delta
+	head *delta.Head
+	// headData is the head as it was fetched; nil if the cache has it.
+	headData []byte
+	kept     int64 // bytes of it that the root's cache has
+	// cache is where they are and others go; "" for nowhere.
+	cache string
+}
+
+// rest returns what of the delta is still to be fetched.
+func (d *deltaFile) rest() int64 { return d.Size - max(d.kept, d.head.Size) }
+
+// openDelta reads the head of a delta: from the cache if that has it.
+func (p *Prepared) openDelta(ctx context.Context, r *root.Root, d repo.Delta) (*deltaFile, error) {
+	f := &deltaFile{Delta: d}
+	if r != nil {
+		f.cache = filepath.Join(r.ChunkCache(), "delta-"+d.Blob.Encoded())
+		if err := f.readKept(); err == nil {
+			return f, nil
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			p.opts.Logger.Warn("what is kept of a delta is of no use", "reason", err)
+			f.kept = 0
+		}
+	}
+	body, err := p.Image.OpenDelta(ctx, d, 0, d.Head)
+	if err != nil {
+		return nil, err
+	}
+	f.headData, err = io.ReadAll(body) // grows with what arrives
+	if err := errors.Join(err, body.Close()); err != nil {
+		return nil, err
+	}
+	if f.head, err = delta.ReadHead(bytes.NewReader(f.headData)); err != nil {
+		return nil, err
+	}
+	return f, f.check(p.Image.Manifest.TOCDigest)
+}
+
+// readKept reads the head of what an earlier pull has kept of the delta.
+func (f *deltaFile) readKept() (err error) {
+	file, err := os.Open(f.cache)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	st, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if f.head, err = delta.ReadHead(file); err != nil {
+		return err
+	}
+	if f.kept = st.Size(); f.kept > f.Size {
+		return fmt.Errorf("%w: %d bytes of %d", delta.ErrMalformed, f.kept, f.Size)
+	}
+	return f.check(digestOf(f.head.To))
+}
+
+// check compares a head with what the tag says of the delta, which must end at
+// the table of contents given.
+func (f *deltaFile) check(to digest.Digest) error {
+	if f.head.Size != f.Head || f.From != digestOf(f.head.From) || digestOf(f.head.To) != to {
+		return fmt.Errorf("%w: it is not what the tag says", delta.ErrMalformed)
+	}
+	return nil
+}
+
+// digestOf is the digest of a table of contents, "" for none.
+func digestOf(d delta.Digest) digest.Digest {
+	if d == (delta.Digest{}) {
+		return ""
+	}
+	return digest.NewDigestFromBytes(digest.SHA256, d[:])
+}
+
+// treeByDelta makes the table of contents from one that the root has, if a
+// delta starts there. It returns nil if none does.
+func (p *Prepared) treeByDelta(ctx context.Context, r *root.Root) (*repo.Tree, error) {
+	for _, d := range p.Image.Deltas {
+		var old []byte
+		if d.From != "" {
+			var err error
+			if r == nil {
+				continue
+			}
+			if old, err = r.Blob(d.From); err != nil {
+				continue
+			}
+		} else if r != nil && p.hasTrees(r) {
+			continue // a seed makes it more than is needed, most likely
+		}
+		f, err := p.openDelta(ctx, r, d)
+		if err == nil {
+			var b []byte
+			if f.head.TOCSize != p.Image.Manifest.TOCSize {
+				err = delta.ErrMalformed
+			} else if b, err = f.head.PatchTOC(old); err == nil {
+				p.heads = append(p.heads, f)
+				return p.Image.ParseTree(b)
+			}
+		}
+		if !errors.Is(err, delta.ErrMalformed) {
+			return nil, err
+		}
+		p.opts.Logger.Warn("a delta is of no use", "delta", d.Blob, "reason", err)
+	}
+	return nil, nil
+}
+
+func (p *Prepared) hasTrees(r *root.Root) bool {
+	trees, _ := r.Trees() // damaged ones are reported elsewhere
+	return len(trees) > 0 || len(p.opts.Seeds) > 0
+}
+
+// chooseDelta finds the delta that makes most of what no seed has, and takes it
+// if that saves bytes.
+func (p *Prepared) chooseDelta(ctx context.Context, r *root.Root) error {
+	if p.opts.Deltas == DeltaNever || len(p.Plan.Missing) == 0 {
+		return nil
+	}
+	missing := p.missingBytes()
+	var best *deltaFile
+	var bestBases []seed.Place
+	var bestBytes int64
+	try := func(f *deltaFile) error {
+		places, err := p.use(ctx, f.head)
+		if err != nil {
+			return err
+		}
+		if n := p.Plan.FromDelta().Bytes; n > bestBytes {
+			best, bestBases, bestBytes = f, places, n
+		}
+		return nil
+	}
+	defer func() {
+		if p.delta == nil {
+			p.Plan.Use(nil, nil)
+		}
+	}()
+	for _, f := range p.heads {
+		if err := try(f); err != nil {
+			return err
+		}
+	}
+	for _, d := range p.Image.Deltas {
+		known := slices.ContainsFunc(p.heads, func(f *deltaFile) bool { return f.Blob == d.Blob })
+		if known || len(p.heads) >= maxHeads || bestBytes >= missing/10*9 || d.Head > missing && p.opts.Deltas != DeltaOnly {
+			continue
+		}
+		f, err := p.openDelta(ctx, r, d)
+		if errors.Is(err, delta.ErrMalformed) {
+			p.opts.Logger.Warn("a delta is of no use", "delta", d.Blob, "reason", err)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		p.heads = append(p.heads, f)
+		if err := try(f); err != nil {
+			return err
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	p.Plan.Use(usable(best.head, bestBases), bestBases)
+	// One of which nothing is at hand, and that lacks nothing, is smaller than
+	// the chunks: it would not have been published otherwise.
+	whole := bestBytes == missing && p.Plan.FromDelta().Contents == len(best.head.Records)
+	if p.opts.Deltas != DeltaOnly && !whole && (bestBytes < missing || best.rest() > missing/chunksAtBest) {
+		better, err := p.beatsChunks(ctx, best)
+		if err != nil || !better {
+			return err
+		}
+		p.Plan.Use(usable(best.head, bestBases), bestBases)
+	}
+	p.delta = best
+	return nil
+}
+
+// use looks for the bases of a delta and lets it make what it can.
+func (p *Prepared) use(ctx context.Context, h *delta.Head) ([]seed.Place, error) {
+	bases := make([]seed.Base, len(h.Bases))
+	for i, b := range h.Bases {
+		bases[i] = seed.Base{Prefix: b.Prefix, Size: b.Size}
+	}
+	places, err := seed.Locate(ctx, bases, p.Plan.Seeds, p.opts.Logger)
+	if err == nil {
+		p.Plan.Use(usable(h, places), places)
+	}
+	return places, err
+}
+
+// beatsChunks reports whether the delta and the chunks of what it does not make
+// take fewer bytes than the chunks alone.
+func (p *Prepared) beatsChunks(ctx context.Context, f *deltaFile) (bool, error) {
+	if err := p.cover(ctx); err != nil {
+		return false, err
+	}
+	with := p.Plan.PerOrigin(seed.Fetched).Wire + f.rest()
+	bases := p.Plan.Bases
+	p.Plan.Use(nil, nil)
+	if err := p.cover(ctx); err != nil {
+		return false, err
+	}
+	p.Plan.Bases = bases
+	return with < p.Plan.PerOrigin(seed.Fetched).Wire, nil
+}
+
+func (p *Prepared) missingBytes() int64 {
+	var sum int64
+	for _, m := range p.Plan.Missing {
+		sum += p.Plan.Contents[m].Size
+	}
+	return sum
+}
+
+// usable returns which record makes a content, of those whose bases are at hand.
+func usable(h *delta.Head, places []seed.Place) func(int) int {
+	record := make(map[int]int, len(h.Records))
+	for i, r := range h.Records {
+		if h.Usable(i) && !slices.ContainsFunc(r.Bases, func(b int) bool { return places[b].Seed == nil }) {
+			record[r.Target] = i
+		}
+	}
+	return func(content int) int {
+		if i, ok := record[content]; ok {
+			return i
+		}
+		return seed.None
+	}
+}
+
+// deltaJob says how the plan's delta is read; nil for a plan without one.
+func (p *Prepared) deltaJob() *assemble.Delta {
+	if p.delta == nil {
+		return nil
+	}
+	return &assemble.Delta{
+		Head: p.delta.head,
+		Only: p.opts.Deltas == DeltaOnly,
+		Body: p.openBody,
+		Broken: func() {
+			if p.delta.cache != "" {
+				_ = os.Remove(p.delta.cache) // it goes with the whole cache otherwise
+			}
+		},
+	}
+}
+
+// openBody opens what follows the head of the plan's delta: what an earlier
+// pull has kept, and then the rest from the repository, which is kept as it
+// arrives.
+func (p *Prepared) openBody(ctx context.Context) (io.ReadCloser, error) {
+	d := p.delta
+	b := &body{p: p}
+	if d.cache == "" {
+		return b, b.fetch(ctx, d.head.Size)
+	}
+	f, err := os.OpenFile(d.cache, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("transfer: %w", err)
+	}
+	b.file = f
+	if d.kept == 0 { // the head alone was fetched, to memory
+		if _, err := f.Write(d.headData); err != nil {
+			return nil, errors.Join(fmt.Errorf("transfer: %w", err), f.Close())
+		}
+		d.kept = d.head.Size
+	}
+	b.kept = io.NewSectionReader(f, d.head.Size, d.kept-d.head.Size)
+	if _, err := f.Seek(d.kept, io.SeekStart); err != nil {
+		return nil, errors.Join(fmt.Errorf("transfer: %w", err), f.Close())
+	}
+	if d.kept == d.Size {
+		return b, nil
+	}
+	if err := b.fetch(ctx, d.kept); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return b, nil
+}
+
+// body reads the body of a delta.
+type body struct {
+	p    *Prepared
+	kept io.Reader     // nil for nothing
+	file *os.File      // takes what arrives; nil for nothing
+	net  io.ReadCloser // nil when all is kept
+}
+
+func (b *body) fetch(ctx context.Context, at int64) (err error) {
+	b.net, err = b.p.Image.OpenDelta(ctx, b.p.delta.Delta, at, b.p.delta.Size-at)
+	return err
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	if b.kept != nil {
+		n, err := b.kept.Read(p)
+		if n > 0 || err != io.EOF {
+			return n, err
+		}
+		b.kept = nil
+	}
+	if b.net == nil {
+		return 0, io.EOF
+	}
+	n, err := b.net.Read(p)
+	if n > 0 {
+		if b.file != nil {
+			if _, werr := b.file.Write(p[:n]); werr != nil {
+				return n, fmt.Errorf("transfer: %w", werr)
+			}
+		}
+		if b.p.opts.Progress != nil {
+			b.p.opts.Progress(int64(n), 0)
+		}
+	}
+	return n, err
+}
+
+func (b *body) Close() error {
+	var err error
+	if b.net != nil {
+		err = b.net.Close()
+	}
+	if b.file != nil {
+		err = errors.Join(err, b.file.Close())
+	}
+	return err
+}
+
+// OpenAt implements repo.Files.
+func (f *countingFiles) OpenAt(ctx context.Context, path string, offset, size int64) (io.ReadCloser, error) {
+	r, err := f.Files.OpenAt(ctx, path, offset, size)
+	f.requests.Add(1)
+	if err != nil {
+		return nil, err
+	}
+	return &countingReader{r, &f.bytes}, nil
+}
+
+type countingReader struct {
+	io.ReadCloser
+	n *atomic.Int64
+}
+
+func (r *countingReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	r.n.Add(int64(n))
+	return n, err
+}
