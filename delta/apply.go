@@ -58,7 +58,7 @@ func Apply(ctx context.Context, r io.Reader, job Job) error {
 		}
 		if err := a.record(ctx, i); err != nil {
 			// What a decompressor makes of a broken read is no fault of the delta.
-			if groups.err != nil && groups.err != io.EOF {
+			if groups.err != nil && !errors.Is(groups.err, io.EOF) {
 				return groups.err
 			}
 			return err
@@ -72,8 +72,8 @@ func (a *applier) end(g *groupReader) error {
 	for i := range a.in {
 		if _, err := a.in[i].ReadByte(); err == nil {
 			return malformed("something follows the last content")
-		} else if err != io.EOF {
-			if g.err != nil && g.err != io.EOF {
+		} else if !errors.Is(err, io.EOF) {
+			if g.err != nil && !errors.Is(g.err, io.EOF) {
 				return g.err
 			}
 			return malformed("%w", err)
@@ -195,7 +195,7 @@ func (j joined) ReadAt(p []byte, off int64) (n int, err error) {
 }
 
 func unexpectedEnd(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

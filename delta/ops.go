@@ -2,6 +2,7 @@ package delta
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -171,7 +172,7 @@ func (p *player) uvarint(stream int, limit int64) (int64, error) {
 
 // unexpected turns the end of a stream into an error.
 func unexpected(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return malformed("%w", err)

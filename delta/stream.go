@@ -121,7 +121,7 @@ func (g *groupReader) load() error {
 	var size [streams]uint64
 	for i := range size {
 		n, err := binary.ReadUvarint(g.r)
-		if err == io.EOF && i == 0 {
+		if errors.Is(err, io.EOF) && i == 0 {
 			g.err = io.EOF
 			return g.err
 		}

@@ -265,7 +265,7 @@ func (s *archiveScan) catar(r io.Reader, path string) error {
 	cr := catar.NewReader(r)
 	for n := 0; ; n++ {
 		e, err := cr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

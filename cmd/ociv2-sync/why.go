@@ -82,8 +82,10 @@ func (r *whyResult) fill(plan *seed.Plan, w *transfer.Why) {
 		r.Seed, r.File = plan.Seeds[c.Seed].String(), c.Path
 	}
 	for _, k := range w.Chunks {
-		from := "fetched"
+		var from string
 		switch k.Origin {
+		case seed.Fetched:
+			from = "fetched"
 		case seed.Cached, seed.Early:
 			from = "fetched before"
 		case seed.Repeated:

@@ -68,8 +68,8 @@ func diffBlobs(a, b io.Reader, report func(Change) error) error {
 			}
 			return errStop
 		}
-		if errA != nil {
-			return nil
+		if errA != nil { // the end of both, as all bytes were the same
+			return nil //nolint:nilerr // it is io.EOF or io.ErrUnexpectedEOF
 		}
 		at += n
 	}

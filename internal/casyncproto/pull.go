@@ -195,7 +195,7 @@ func (c *Conn) answer(ctx context.Context, s store.Store) (err error) {
 func (c *Conn) readRequests(q *queue) error {
 	for {
 		f, err := c.Read()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil // casync goes without a word
 		}
 		if err != nil {

@@ -148,7 +148,7 @@ func (c *Conn) takeChunks(ctx context.Context, s store.Store, alg chunk.Algorith
 
 // unexpectedEnd names the end of a conversation that is not over.
 func unexpectedEnd(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -48,8 +48,9 @@ func (c Compression) compressor(w io.Writer) (io.WriteCloser, string, error) {
 	case Zstd:
 		z, err := zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault))
 		return z, ocispec.MediaTypeImageLayerZstd, err
+	default:
+		return plainWriter{w}, ocispec.MediaTypeImageLayer, nil
 	}
-	return plainWriter{w}, ocispec.MediaTypeImageLayer, nil
 }
 
 type plainWriter struct{ io.Writer }

@@ -45,7 +45,7 @@ func (w *Writer) Remove(name, tag string) error {
 			break
 		}
 	}
-	return nil
+	return nil //nolint:nilerr // as said above
 }
 
 // removeDurably removes a file, if it is there, so that it does not come back.

@@ -166,7 +166,7 @@ func (o *seedOpener) image(path string) (bool, error) {
 		return ok, err
 	}
 	if _, err := os.Stat(filepath.Join(path, "blobs", "sha256")); err != nil {
-		return false, nil
+		return false, nil //nolint:nilerr // then it is a directory tree
 	}
 	return true, o.layout(path)
 }

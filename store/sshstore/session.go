@@ -151,7 +151,7 @@ func (s *session) end(err error) error {
 		// Not ssh failed but what it ran. To run it again will not help.
 		return fmt.Errorf("the command on the far side failed with exit code %d%s", exit.ExitCode(), said)
 	}
-	if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = errors.New("the connection ended")
 	}
 	return fmt.Errorf("%w: %w%s", store.ErrNetwork, err, said)
