@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -83,8 +83,10 @@ func (a *app) runExtract(cmd *cobra.Command, args []string, o *extractOptions) e
 		if in.Kind == archive.BlobIndex {
 			return a.extractBlob(cmd, in, dest, o)
 		}
-		if len(o.seeds) > 0 {
-			return usageError{errors.New("--seed is for blobs; pull takes seeds of trees")}
+		for _, name := range []string{"seed", "seed-output", "reflink"} {
+			if cmd.Flags().Lookup(name).Changed {
+				return usageError{fmt.Errorf("--%s is for blobs; pull takes seeds of trees", name)}
+			}
 		}
 		notes, err := archive.Extract(cmd.Context(), in, dest, tree.ExtractOptions{
 			Flags: flags, Umask: umask(), KeepOthers: !bool(o.delete), Shift: shift,
