@@ -24,13 +24,14 @@ catalogue, so that seed files that were read to plan are not read again.`,
 		Example: `  ociv2-sync plan --seed /srv/app-v1 https://images.example/app:v2
   ociv2-sync plan --json --seed /srv/app https://images.example/app:v2 | jq .total.wireBytes`,
 		Args: cobra.RangeArgs(1, 2),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.runPlan(cmd, args, &o) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.withPlan(cmd, args, &o, a.printPlan) },
 	}
 	o.add(cmd)
 	return cmd
 }
 
-func (a *app) runPlan(cmd *cobra.Command, args []string, o *pullFlags) error {
+// withPlan calls use with the plan of a pull.
+func (a *app) withPlan(cmd *cobra.Command, args []string, o *pullFlags, use func(*transfer.Prepared) error) error {
 	ref, opts, err := o.options(a, cmd, args)
 	if err != nil {
 		return err
@@ -45,6 +46,10 @@ func (a *app) runPlan(cmd *cobra.Command, args []string, o *pullFlags) error {
 		return err
 	}
 	defer p.Close()
+	return use(p)
+}
+
+func (a *app) printPlan(p *transfer.Prepared) error {
 	r := newPlanResult(p)
 	refused := p.Check()
 	if refused != nil && a.json {

@@ -46,29 +46,17 @@ type whyResult struct {
 }
 
 func (a *app) runWhy(cmd *cobra.Command, args []string, o *pullFlags) error {
-	ref, opts, err := o.options(a, cmd, args[:1])
-	if err != nil {
-		return err
-	}
-	if opts.Client, err = a.client(append([]string{ref.Repo}, o.stores...)); err != nil {
-		return err
-	}
-	opts.SSH = a.ssh()
-	defer opts.Client.Close()
-	p, err := transfer.Prepare(cmd.Context(), ref, opts)
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	r := whyResult{Path: args[1], Present: p.Present}
-	if !p.Present {
-		w, err := p.Why(args[1])
-		if err != nil {
-			return err
+	return a.withPlan(cmd, args[:1], o, func(p *transfer.Prepared) error {
+		r := whyResult{Path: args[1], Present: p.Present}
+		if !p.Present {
+			w, err := p.Why(args[1])
+			if err != nil {
+				return err
+			}
+			r.fill(p.Plan, w)
 		}
-		r.fill(p.Plan, w)
-	}
-	return a.print(r, r.table)
+		return a.print(r, r.table)
+	})
 }
 
 func (r *whyResult) fill(plan *seed.Plan, w *transfer.Why) {
