@@ -38,6 +38,26 @@ const (
 // itemOffset returns the offset of item i in the index.
 func itemOffset(i int) int64 { return offItems + int64(i)*itemSize }
 
+// ItemSpan returns where in an index its n items from the one at first on lie:
+// an offset and a length in bytes.
+func ItemSpan(first, n int) (offset, size int64) {
+	return itemOffset(first), int64(n) * itemSize
+}
+
+// ItemCount returns how many items an index of size bytes has.
+func ItemCount(size int64) int { return int(max(0, size-offItems-itemSize) / itemSize) }
+
+// Items reads items that were cut out of an index, as ItemSpan says where. A
+// rest that is no whole item is left out. Nothing is checked.
+func Items(b []byte) []Chunk {
+	items := make([]Chunk, len(b)/itemSize)
+	for i := range items {
+		item := b[i*itemSize:]
+		items[i] = Chunk{End: binary.LittleEndian.Uint64(item), ID: chunk.ID(item[8:itemSize])}
+	}
+	return items
+}
+
 // Read reads an index and checks everything that the format says about one,
 // save that a chunk may be shorter than the minimum, as casync allows. Memory
 // grows with what arrives, never with what the index claims. Every error is an

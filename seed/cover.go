@@ -25,6 +25,8 @@ type Space struct {
 	Params chunk.Params
 	spans  []Span
 	ends   []uint64 // ends[i] is where span i ends
+	// known tells of which spans the ids are known; nil for all.
+	known []bool
 }
 
 // NewSpace joins the chunk indexes of an image: that of its catar and, where
@@ -102,7 +104,7 @@ func upper(ends []uint64, v uint64) int {
 }
 
 // Cover chooses the chunks for the contents that no seed has and fills
-// Plan.Chunks. cached reports whether a chunk is on the device already, from
+// Plan.Chunks; the space knows the ids of those that Unknown named. cached reports whether a chunk is on the device already, from
 // an interrupted pull; it costs nothing then.
 //
 // A content that lies at several places of the image is cut from the place
@@ -110,8 +112,12 @@ func upper(ends []uint64, v uint64) int {
 // greedy, contents with one place first, and depends on nothing but the
 // arguments.
 func (p *Plan) Cover(nodes []toc.Node, layout *toc.Layout, space *Space, cached func(chunk.ID) bool) error {
-	if size := layout.CatarSize + layout.ExtraSize; space.Size() != size {
-		return fmt.Errorf("%w: the chunks make %d bytes, the table of contents %d", ErrSpace, space.Size(), size)
+	unknown, err := p.Unknown(nodes, layout, space)
+	if err != nil {
+		return err
+	}
+	if len(unknown) > 0 {
+		return fmt.Errorf("%w: it says nothing of chunk %d", ErrSpace, unknown[0][0])
 	}
 	p.miss()
 	places := p.places(nodes, layout)

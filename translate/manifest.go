@@ -23,6 +23,9 @@ const (
 	MediaTypeCaibx = "application/vnd.ociv2-sync.caibx.v1"
 	// MediaTypeSizes is the stored size of each chunk of an index.
 	MediaTypeSizes = "application/vnd.ociv2-sync.sizes.v1+zstd"
+	// MediaTypeSpans says where all chunks lie and what they take, without their
+	// ids.
+	MediaTypeSpans = "application/vnd.ociv2-sync.spans.v1+zstd"
 )
 
 // Annotations of an image's manifest; docs/format/repository.md, section 3.2.
@@ -69,6 +72,9 @@ type Manifest struct {
 	// Catar is the tree as a catar, Extra what that leaves out; nil if nothing.
 	Catar Stream
 	Extra *Stream
+	// Spans says where the chunks of both lie, for readers that need few of
+	// their ids; nil for an image pushed without.
+	Spans *ocispec.Descriptor
 	// Source names the manifest of the image that this one was made from; empty
 	// when there is none.
 	Source digest.Digest
@@ -90,6 +96,9 @@ func (m *Manifest) Blobs() []ocispec.Descriptor {
 	b := []ocispec.Descriptor{m.Config, m.TOC, m.Catar.Index, m.Catar.Sizes}
 	if m.Extra != nil {
 		b = append(b, m.Extra.Index, m.Extra.Sizes)
+	}
+	if m.Spans != nil {
+		b = append(b, *m.Spans)
 	}
 	return b
 }
@@ -191,6 +200,11 @@ func (m *Manifest) layers(ls []ocispec.Descriptor) error {
 		m.Extra = &Stream{Index: ls[4], Sizes: ls[5]}
 		want = append(want, MediaTypeCaibx, MediaTypeSizes)
 		limits = append(limits, maxIndex, maxIndex)
+	}
+	if n := len(want); len(ls) > n && ls[n].MediaType == MediaTypeSpans {
+		m.Spans = &ls[n]
+		want = append(want, MediaTypeSpans)
+		limits = append(limits, maxIndex)
 	}
 	for i, mediaType := range want {
 		l := ls[i]

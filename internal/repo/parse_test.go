@@ -12,8 +12,11 @@ import (
 	"testing"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/ociv2-sync/ociv2-sync/caibx"
 	"github.com/ociv2-sync/ociv2-sync/chunk"
+	"github.com/ociv2-sync/ociv2-sync/translate"
 )
 
 func testIndex() (*caibx.Index, []int64) {
@@ -67,6 +70,66 @@ func FuzzDecodeSizes(f *testing.F) {
 		}
 		if n, err := decodeSizes(again, x); err != nil || !slices.Equal(n, got) {
 			t.Fatalf("%v, %v, want %v", n, err, got)
+		}
+	})
+}
+
+// spansOf returns the spans of the test index and of another stream, and a manifest
+// for them.
+func spansOf(t testing.TB) ([]byte, *translate.Manifest) {
+	t.Helper()
+	x, sizes := testIndex()
+	b, err := encodeSpans(Chunks{x, sizes}, &Chunks{x, sizes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var index bytes.Buffer
+	if _, err := x.WriteTo(&index); err != nil {
+		t.Fatal(err)
+	}
+	s := translate.Stream{Index: ocispec.Descriptor{Size: int64(index.Len())}, Size: x.Size()}
+	return b, &translate.Manifest{Catar: s, Extra: &s}
+}
+
+func TestSpans(t *testing.T) {
+	b, m := spansOf(t)
+	x, sizes := testIndex()
+	s, err := decodeSpans(b, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Catar != len(x.Chunks) || len(s.Sizes) != 2*len(x.Chunks) || s.Params != x.Params {
+		t.Errorf("%+v", s)
+	}
+	for i := range s.Sizes {
+		if _, size := x.Span(i % s.Catar); s.Sizes[i] != size || s.Stored[i] != sizes[i%s.Catar] {
+			t.Errorf("chunk %d: %d bytes, stored in %d", i, s.Sizes[i], s.Stored[i])
+		}
+	}
+	for name, m := range map[string]*translate.Manifest{
+		"one stream":     {Catar: m.Catar},
+		"another length": {Catar: translate.Stream{Index: m.Catar.Index, Size: m.Catar.Size + 1}, Extra: m.Extra},
+		"fewer chunks":   {Catar: translate.Stream{Index: ocispec.Descriptor{Size: m.Catar.Index.Size - 40}, Size: m.Catar.Size}, Extra: m.Extra},
+	} {
+		if s, err := decodeSpans(b, m); !isBad(err) {
+			t.Errorf("%s: %+v, %v", name, s, err)
+		}
+	}
+	if s, err := decodeSpans(b[:len(b)/2], m); !isBad(err) {
+		t.Errorf("cut short: %+v, %v", s, err)
+	}
+}
+
+func FuzzDecodeSpans(f *testing.F) {
+	b, m := spansOf(f)
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := decodeSpans(b, m)
+		if err != nil {
+			return
+		}
+		if len(s.Sizes) != len(s.Stored) || s.Catar > len(s.Sizes) || sum(s.Sizes) != m.Catar.Size+m.Extra.Size {
+			t.Fatalf("%+v", s)
 		}
 	})
 }

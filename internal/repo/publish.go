@@ -135,6 +135,14 @@ func (p *Publication) objects(name string) (blobs [][]byte, manifest []byte, err
 		}
 		m.Extra = &s
 	}
+	spans, err := encodeSpans(p.Catar, p.Extra)
+	if err != nil {
+		return nil, nil, err
+	}
+	if spans != nil {
+		d := add(translate.MediaTypeSpans, spans)
+		m.Spans = &d
+	}
 	if _, err := parseTree(p.TOC, m); err != nil {
 		return nil, nil, fmt.Errorf("repo: table of contents: %w", err)
 	}

@@ -146,7 +146,10 @@ func readAll(ctx context.Context, files Files, ref Ref) (*Image, *Tree, error) {
 	if _, err := im.Catar(ctx); err != nil {
 		return nil, nil, err
 	}
-	_, err = im.Extra(ctx)
+	if _, err := im.Extra(ctx); err != nil {
+		return nil, nil, err
+	}
+	_, err = im.Spans(ctx)
 	return im, tr, err
 }
 
@@ -209,6 +212,20 @@ func checkChunks(t *testing.T, im *Image, p Publication) {
 	}
 	if p.Extra != nil && !slices.Equal(x.Sizes, p.Extra.Sizes) {
 		t.Errorf("%s: sizes %v", im.Ref, x.Sizes)
+	}
+	spans, err := im.Spans(t.Context())
+	if err != nil || spans.Catar != len(c.Index.Chunks) || !slices.Equal(spans.Stored, append(c.Sizes, x.Sizes...)) {
+		t.Fatalf("%s: spans %+v, %v", im.Ref, spans, err)
+	}
+	all := c.Index.Chunks
+	if x.Index != nil {
+		all = append(all[:len(all):len(all)], x.Index.Chunks...)
+	}
+	for i := range all {
+		ids, err := im.IDs(t.Context(), spans, i, 1)
+		if err != nil || ids[0] != all[i].ID {
+			t.Errorf("%s: id of chunk %d: %v, %v", im.Ref, i, ids, err)
+		}
 	}
 }
 

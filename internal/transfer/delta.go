@@ -219,11 +219,10 @@ func (p *Prepared) chooseDelta(ctx context.Context, r *root.Root) error {
 	// the chunks: it would not have been published otherwise.
 	whole := bestBytes == missing && p.Plan.FromDelta().Contents == len(best.head.Records)
 	if p.opts.Deltas != DeltaOnly && !whole && (bestBytes < missing || best.rest() > missing/chunksAtBest) {
-		better, err := p.beatsChunks(ctx, best)
+		better, err := p.beatsChunks(ctx, best, bestBases)
 		if err != nil || !better {
 			return err
 		}
-		p.Plan.Use(usable(best.head, bestBases), bestBases)
 	}
 	p.delta = best
 	return nil
@@ -242,20 +241,19 @@ func (p *Prepared) use(ctx context.Context, h *delta.Head) ([]seed.Place, error)
 	return places, err
 }
 
-// beatsChunks reports whether the delta and the chunks of what it does not make
-// take fewer bytes than the chunks alone.
-func (p *Prepared) beatsChunks(ctx context.Context, f *deltaFile) (bool, error) {
-	if err := p.cover(ctx); err != nil {
-		return false, err
-	}
-	with := p.Plan.PerOrigin(seed.Fetched).Wire + f.rest()
-	bases := p.Plan.Bases
+// beatsChunks reports whether a delta and the chunks of what it does not make
+// take fewer bytes than the chunks alone. The plan is then with the delta.
+func (p *Prepared) beatsChunks(ctx context.Context, f *deltaFile, bases []seed.Place) (bool, error) {
 	p.Plan.Use(nil, nil)
 	if err := p.cover(ctx); err != nil {
 		return false, err
 	}
-	p.Plan.Bases = bases
-	return with < p.Plan.PerOrigin(seed.Fetched).Wire, nil
+	alone := p.Plan.PerOrigin(seed.Fetched).Wire
+	p.Plan.Use(usable(f.head, bases), bases)
+	if err := p.cover(ctx); err != nil {
+		return false, err
+	}
+	return p.Plan.PerOrigin(seed.Fetched).Wire+f.rest() < alone, nil
 }
 
 func (p *Prepared) missingBytes() int64 {

@@ -104,15 +104,7 @@ func openPublished(ctx context.Context, im *repo.Image, st store.Store) (*publis
 	if p.tree, err = im.Tree(ctx); err != nil {
 		return nil, err
 	}
-	catar, err := im.Catar(ctx)
-	if err != nil {
-		return nil, err
-	}
-	extra, err := im.Extra(ctx)
-	if err != nil {
-		return nil, err
-	}
-	p.space, err = seed.NewSpace(catar.Index, extra.Index, append(catar.Sizes, extra.Sizes...))
+	p.space, err = wholeSpace(ctx, im)
 	return p, err
 }
 

@@ -95,6 +95,7 @@ type Prepared struct {
 	closers []io.Closer
 	tree    *repo.Tree
 	space   *seed.Space  // nil until the chunks are needed
+	spans   *repo.Spans  // that space is a sketch of; nil where all of it is known
 	heads   []*deltaFile // deltas whose heads were read
 	delta   *deltaFile   // that of the plan; nil for none
 	cache   *local.Store
@@ -265,10 +266,12 @@ func (p *Prepared) match(ctx context.Context, r *root.Root, pull bool) (err erro
 
 // fetchBeside fetches the chunks of an early plan while find reads seeds.
 func (p *Prepared) fetchBeside(ctx context.Context, early *seed.Plan, find func(context.Context) error) error {
-	if len(early.Missing) == 0 {
+	// What is little now may be much when the plan is complete. Then the whole
+	// index is needed, and no parts of it beside.
+	if len(early.Missing) == 0 || p.few(early) {
 		return find(ctx)
 	}
-	space, err := p.loadSpace(ctx)
+	space, err := p.spaceFor(ctx, early)
 	if err != nil {
 		return err
 	}
@@ -308,7 +311,7 @@ func (p *Prepared) cover(ctx context.Context) error {
 		p.Plan.Chunks = nil
 		return nil // no chunk is needed, so no index is
 	}
-	space, err := p.loadSpace(ctx)
+	space, err := p.spaceFor(ctx, p.Plan)
 	if err != nil {
 		return err
 	}
@@ -333,23 +336,6 @@ func (p *Prepared) choose(ctx context.Context, plan *seed.Plan, space *seed.Spac
 		}
 	}
 	return plan.Recut(ctx, p.tree.TOC.Nodes, space, p.opts.Logger)
-}
-
-// loadSpace reads the chunk indexes of the image, once.
-func (p *Prepared) loadSpace(ctx context.Context) (*seed.Space, error) {
-	if p.space != nil {
-		return p.space, nil
-	}
-	catar, err := p.Image.Catar(ctx)
-	if err != nil {
-		return nil, err
-	}
-	extra, err := p.Image.Extra(ctx)
-	if err != nil {
-		return nil, err
-	}
-	p.space, err = seed.NewSpace(catar.Index, extra.Index, append(catar.Sizes, extra.Sizes...))
-	return p.space, err
 }
 
 // count takes stock of the metadata that was fetched.
