@@ -86,7 +86,7 @@ separated by colons; OCIV2_SYNC_HEADER one header a line.
 	f.StringVar(&a.root, "root", "", "`DIR` of the images on this device (default /var/lib/images for root, else the XDG data directory)")
 	f.IntVar(&a.jobs, "jobs", 96, "most requests in flight at a time, a `NUMBER`; there are as many as the link has use for")
 	f.IntVar(&a.retry, "retry", 5, "`NUMBER` of times a failed request is repeated")
-	f.Var(&a.limitRate, "limit-rate", "most bytes received per second, or sent by ssh, e.g. 500K or 2M (default unlimited)")
+	f.Var(&a.limitRate, "limit-rate", "most bytes received per second, or sent by ssh or to a registry, e.g. 500K or 2M (default unlimited)")
 	f.BoolVar(&a.json, "json", false, "print the result, or the error, as one JSON object")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print nothing but results and errors")
 	f.StringVar(&a.progress, "progress", "auto", "`HOW` to show progress: auto, plain or none")
@@ -289,7 +289,7 @@ func message(err error) string {
 	where, rest, ok := strings.Cut(text, ": ")
 	switch where {
 	case "archive", "assemble", "caibx", "catalogue", "catar", "chunk", "durable", "httpstore", "ingest", "local",
-		"ocisrc", "repo", "root", "seed", "serve", "sshstore", "store", "toc", "transfer", "translate", "tree":
+		"ocidest", "ocisrc", "repo", "root", "seed", "serve", "sshstore", "store", "toc", "transfer", "translate", "tree":
 		if ok {
 			return rest
 		}

@@ -51,10 +51,11 @@ func (a *app) runConvert(cmd *cobra.Command, args []string, o *convertOptions) e
 	if err != nil {
 		return err
 	}
-	opts := transfer.ConvertOptions{
-		Push: o.sourceFlags.options(a),
-		Pull: o.pullFlags.common(a, cmd),
+	opts := transfer.ConvertOptions{Pull: o.pullFlags.common(a, cmd)}
+	if opts.Push, err = o.sourceFlags.options(a); err != nil {
+		return err
 	}
+	opts.Pull.Registry, opts.Pull.TempDir = opts.Push.Registry, opts.Push.TempDir
 	if err := o.destFlags.options(&opts.Pull); err != nil {
 		return err
 	}
@@ -88,6 +89,7 @@ func (a *app) printConverted(source string, dest transfer.Dest, c *transfer.Conv
 		Destination string `json:"destination"`
 		Digest      string `json:"digest,omitempty"`
 		Layer       int64  `json:"layerBytes,omitempty"`
+		Sent        int64  `json:"bytesToRegistry,omitempty"`
 		Bytes       int64  `json:"bytes"`
 		Requests    int64  `json:"requests"`
 		Omitted     int    `json:"filesLeftOut"`
@@ -98,7 +100,7 @@ func (a *app) printConverted(source string, dest transfer.Dest, c *transfer.Conv
 		r.Bytes, r.Requests = p.Bytes, p.Requests
 	}
 	if i := c.Written; i != nil {
-		r.Digest, r.Layer, r.Omitted = i.Digest.String(), i.LayerSize, len(i.Omitted)
+		r.Digest, r.Layer, r.Sent, r.Omitted = i.Digest.String(), i.LayerSize, i.Sent, len(i.Omitted)
 		a.warnOmitted(i.Omitted)
 	}
 	if p := c.Pushed; p != nil {
@@ -115,6 +117,9 @@ func (a *app) printConverted(source string, dest transfer.Dest, c *transfer.Conv
 		}
 		if r.Layer > 0 {
 			fmt.Fprintf(w, "one layer of %s\n", human(r.Layer))
+		}
+		if r.Sent > 0 {
+			fmt.Fprintf(w, "sent %s to the registry\n", human(r.Sent))
 		}
 		if c.Pulled != nil {
 			fmt.Fprintf(w, "transferred %s in %d requests\n", human(r.Bytes), r.Requests)

@@ -14,8 +14,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/bundle"
 	"github.com/ociv2-sync/ociv2-sync/internal/casyncproto"
 	"github.com/ociv2-sync/ociv2-sync/internal/durable"
-	"github.com/ociv2-sync/ociv2-sync/internal/ocidest"
-	"github.com/ociv2-sync/ociv2-sync/internal/ocisrc"
+	"github.com/ociv2-sync/ociv2-sync/internal/registry"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/root"
 	"github.com/ociv2-sync/ociv2-sync/internal/transfer"
@@ -81,6 +80,7 @@ func advice(err error) string {
 		{transfer.ErrBudget, "raise --max-bytes, or add a --seed that has more of the image"},
 		{transfer.ErrSpace, "free some space, or pull to another filesystem"},
 		{store.ErrNetwork, "try again; a pull goes on with what it has fetched"},
+		{registry.ErrDenied, "log in to it with podman or docker, or name a file that they wrote with --authfile"},
 		{root.ErrNotRoot, "--root names a directory for images that is empty or made by this program"},
 	} {
 		if errors.Is(err, a.target) {
@@ -104,17 +104,17 @@ func exitCode(err error) int {
 	}{
 		{exitUsage, []error{
 			archive.ErrUsage, transfer.ErrUsage, durable.ErrOccupied, repo.ErrRef,
-			ocisrc.ErrReference, ocidest.ErrReference, root.ErrNotRoot, root.ErrName, sshstore.ErrLocation, seed.ErrUnknown,
+			registry.ErrReference, root.ErrNotRoot, root.ErrName, sshstore.ErrLocation, seed.ErrUnknown,
 		}},
 		{exitBudget, []error{transfer.ErrBudget}},
 		{exitSpace, []error{transfer.ErrSpace, syscall.ENOSPC, syscall.EDQUOT}},
-		{exitNetwork, []error{store.ErrNetwork, ocisrc.ErrNetwork}},
+		{exitNetwork, []error{store.ErrNetwork, registry.ErrNetwork}},
 		{exitCorrupt, []error{
 			archive.ErrDamaged, casyncproto.ErrProtocol, store.ErrCorrupt, store.ErrTooLarge, root.ErrCorrupt, delta.ErrMalformed, delta.ErrContent, assemble.ErrDelta, caibx.ErrMalformed, catar.ErrMalformed, catar.ErrUnsupported,
 			toc.ErrInvalid, toc.ErrContent, seed.ErrSpace, repo.ErrMalformed, repo.ErrMismatch, repo.ErrOutside, assemble.ErrContent, bundle.ErrConfig,
 			translate.ErrMalformed, translate.ErrMismatch, translate.ErrLimit, translate.ErrUnsupported,
 		}},
-		{exitNotFound, []error{transfer.ErrNoFile, transfer.ErrNoDelta, transfer.ErrOffline, store.ErrNotFound, root.ErrNotFound, root.ErrNoPredecessor, ocisrc.ErrNotFound, fs.ErrNotExist}},
+		{exitNotFound, []error{transfer.ErrNoFile, transfer.ErrNoDelta, transfer.ErrOffline, store.ErrNotFound, root.ErrNotFound, root.ErrNoPredecessor, registry.ErrNotFound, fs.ErrNotExist}},
 	} {
 		for _, t := range c.targets {
 			if errors.Is(err, t) {

@@ -88,7 +88,8 @@ const destHelp = `  rootfs:DIR                 a directory that becomes the file
   bundle:DIR                 an OCI runtime bundle: runc run -b DIR
   oci:DIR[:REF]              an OCI image layout, made or added to
   oci-archive:FILE[:REF]     the same as a tar
-  docker-archive:FILE[:REF]  what docker load and podman load read; REF is NAME[:TAG]`
+  docker-archive:FILE[:REF]  what docker load and podman load read; REF is NAME[:TAG]
+  docker://HOST/NAME[:TAG]   an image in a registry, which is sent what it lacks`
 
 // destFlags say how a destination is made.
 type destFlags struct {
@@ -121,6 +122,7 @@ needs the space for them.`
 type pullOptions struct {
 	pullFlags
 	destFlags
+	registryFlags
 }
 
 func newPullCommand(a *app) *cobra.Command {
@@ -136,7 +138,7 @@ ROOT/images/NAME/TAG, with the last two kept for rollback, or as DEST:
 
 ` + destHelp + `
 
-An image of the last three kinds has one layer, and the same digest wherever it is
+An image of the last four kinds has one layer, and the same digest wherever it is
 made. What an interrupted pull has fetched, the next one uses.
 
 An ordinary user cannot set owners or make devices; what is missing is named.
@@ -159,6 +161,7 @@ all that follows // where it contains a slash.` + casyncHelp,
 	}
 	o.pullFlags.add(cmd)
 	o.destFlags.add(cmd)
+	o.registryFlags.add(cmd.Flags())
 	return cmd
 }
 
@@ -168,6 +171,9 @@ func (a *app) runPull(cmd *cobra.Command, args []string, o *pullOptions) error {
 		return err
 	}
 	if err := o.destFlags.options(&opts); err != nil {
+		return err
+	}
+	if opts.Registry, err = o.registryFlags.options(a); err != nil {
 		return err
 	}
 	if opts.Client, err = a.client(append([]string{ref.Repo}, o.stores...)); err != nil {
@@ -226,6 +232,7 @@ func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 		Unrestored int    `json:"attributesNotRestored"`
 		Made       string `json:"madeDigest,omitempty"`
 		Layer      int64  `json:"layerBytes,omitempty"`
+		Sent       int64  `json:"bytesToRegistry,omitempty"`
 		Omitted    int    `json:"filesLeftOut,omitempty"`
 	}
 	r := result{Reference: ref.String(), Digest: p.Digest.String(), Path: p.Path, Present: p.Present, Bytes: p.Bytes, Requests: p.Requests}
@@ -234,7 +241,7 @@ func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 		a.warnUnrestored(s.Unrestored)
 	}
 	if i := p.Written; i != nil {
-		r.Made, r.Layer, r.Omitted = i.Digest.String(), i.LayerSize, len(i.Omitted)
+		r.Made, r.Layer, r.Sent, r.Omitted = i.Digest.String(), i.LayerSize, i.Sent, len(i.Omitted)
 		a.warnOmitted(i.Omitted)
 	}
 	return a.print(r, func(w io.Writer) {
@@ -248,6 +255,9 @@ func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 		fmt.Fprintf(w, "transferred %s in %s\n", human(r.Bytes), count(r.Requests, "request"))
 		if r.Made != "" {
 			fmt.Fprintf(w, "made image %s, a layer of %s\n", r.Made, human(r.Layer))
+		}
+		if r.Sent > 0 {
+			fmt.Fprintf(w, "sent %s to the registry\n", human(r.Sent))
 		}
 		fmt.Fprintln(w, r.Path)
 	})

@@ -6,39 +6,63 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
-	"github.com/ociv2-sync/ociv2-sync/internal/ocisrc"
+	"github.com/ociv2-sync/ociv2-sync/internal/registry"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/transfer"
 )
 
-// sourceFlags say how a source is read.
-type sourceFlags struct {
-	platform  string
-	tempDir   string
+// registryFlags say how registries are talked to.
+type registryFlags struct {
 	authFile  string
 	plainHTTP bool
+	mirrors   []string
+}
+
+func (o *registryFlags) add(f *pflag.FlagSet) {
+	f.StringVar(&o.authFile, "authfile", "", "`FILE` with credentials for registries, as docker and podman write it (default theirs)")
+	f.BoolVar(&o.plainHTTP, "plain-http", false, "talk HTTP, not HTTPS, to registries")
+	f.StringArrayVar(&o.mirrors, "registry-mirror", nil, "`HOST=MIRROR` to ask for images before the registry HOST, a host[:port][/path], with http:// before it if it is to be plain HTTP; repeatable")
+}
+
+// options returns what the flags mean.
+func (o *registryFlags) options(a *app) (registry.Options, error) {
+	r := registry.Options{AuthFiles: []string{o.authFile}, PlainHTTP: o.plainHTTP, Retries: a.retry, RateLimit: int64(a.limitRate)}
+	if o.authFile == "" {
+		r.AuthFiles = a.authFiles()
+	}
+	for _, s := range o.mirrors {
+		m, err := registry.ParseMirror(s)
+		if err != nil {
+			return r, err
+		}
+		r.Mirrors = append(r.Mirrors, m)
+	}
+	var err error
+	r.TLS, err = a.clientTLS()
+	return r, err
+}
+
+// sourceFlags say how a source is read.
+type sourceFlags struct {
+	registryFlags
+	platform string
+	tempDir  string
 }
 
 func (o *sourceFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.platform, "platform", "", "`PLATFORM` of the image to take where there are several, OS/ARCH[/VARIANT] (default this machine's)")
 	f.StringVar(&o.tempDir, "temp-dir", "", "`DIR` where contents of layers wait (default /var/tmp)")
-	f.StringVar(&o.authFile, "authfile", "", "`FILE` with credentials for registries, as docker and podman write it (default theirs)")
-	f.BoolVar(&o.plainHTTP, "plain-http", false, "talk HTTP, not HTTPS, to registries")
+	o.registryFlags.add(f)
 }
 
 // options returns what the flags mean.
-func (o *sourceFlags) options(a *app) transfer.PushOptions {
-	files := []string{o.authFile}
-	if o.authFile == "" {
-		files = a.authFiles()
-	}
-	return transfer.PushOptions{
-		Platform: o.platform, TempDir: o.tempDir,
-		Registry: ocisrc.Registry{AuthFiles: files, PlainHTTP: o.plainHTTP, Retries: a.retry},
-	}
+func (o *sourceFlags) options(a *app) (transfer.PushOptions, error) {
+	r, err := o.registryFlags.options(a)
+	return transfer.PushOptions{Platform: o.platform, TempDir: o.tempDir, Registry: r}, err
 }
 
 // authFiles returns where podman and docker keep credentials.
@@ -115,7 +139,10 @@ func (a *app) runPush(cmd *cobra.Command, args []string, o *pushOptions) error {
 	}
 	var m meter
 	var last int64
-	opts := o.sourceFlags.options(a)
+	opts, err := o.sourceFlags.options(a)
+	if err != nil {
+		return err
+	}
 	opts.Deltas, opts.Full, opts.DeltaMemory, opts.DeltaProgress = o.deltas, o.full, int64(o.memory), a.deltaMeter()
 	opts.Progress = func(done, total int64) {
 		if m.add == nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
@@ -22,6 +23,7 @@ import (
 //	sametree WANT GOT             compare two trees in every attribute
 //	sametree -nolinks WANT GOT    the same, with hard links as files of their own
 //	serving DIR                   serve a directory with nginx, at $URL
+//	registry USER PASSWORD        start a registry at $REGISTRY, with an auth.json for it
 //	sshd [COMMAND]                run sshd, which any host name leads to: for every
 //	                              command, or for the one given in place of any
 //
@@ -66,6 +68,12 @@ func TestScripts(t *testing.T) {
 			"sametree": sameTree,
 			"serving": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Setenv("URL", testutil.StartNginx(t, ts.MkAbs(args[0])).URL)
+			},
+			"registry": func(ts *testscript.TestScript, _ bool, args []string) {
+				host := testutil.StartRegistry(t, testutil.RegistryOptions{User: args[0], Password: args[1]})
+				ts.Setenv("REGISTRY", host)
+				auth := base64.StdEncoding.EncodeToString([]byte(args[0] + ":" + args[1]))
+				ts.Check(os.WriteFile(ts.MkAbs("auth.json"), []byte(`{"auths":{"`+host+`":{"auth":"`+auth+`"}}}`), 0o600))
 			},
 			"sshd": func(ts *testscript.TestScript, _ bool, args []string) {
 				program, err := exec.LookPath("ociv2-sync")

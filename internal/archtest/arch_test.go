@@ -42,7 +42,8 @@ var edges = map[string][]string{
 	"internal/catalogue": {"seed", "internal/durable"},
 	"internal/tree":      {"chunk", "catar", "toc"},
 	"internal/ingest":    {"chunk", "caibx", "store"},
-	"internal/ocisrc":    {"translate"},
+	"internal/registry":  {},
+	"internal/ocisrc":    {"translate", "internal/registry"},
 	"internal/repo":      {"chunk", "caibx", "catar", "toc", "store", "store/httpstore", "translate", "internal/durable"},
 	"internal/root":      {"internal/durable"},
 	"internal/assemble":  {"chunk", "caibx", "toc", "store", "seed", "delta", "internal/tree"},
@@ -52,9 +53,9 @@ var edges = map[string][]string{
 	"internal/pipe":        {},
 	"internal/stores":      {"store", "store/httpstore", "store/local", "store/sshstore"},
 	"internal/archive":     {"chunk", "caibx", "catar", "store", "store/httpstore", "store/local", "internal/assemble", "internal/casyncproto", "internal/durable", "internal/ingest", "internal/pipe", "internal/stores", "internal/tree", "store/sshstore"},
-	"internal/transfer":    {"chunk", "caibx", "catar", "toc", "store", "store/httpstore", "store/local", "seed", "delta", "translate", "internal/assemble", "internal/bundle", "internal/catalogue", "internal/durable", "internal/ingest", "internal/ocidest", "internal/ocisrc", "internal/pipe", "internal/repo", "internal/root", "internal/stores", "internal/tree", "store/sshstore"},
+	"internal/transfer":    {"chunk", "caibx", "catar", "toc", "store", "store/httpstore", "store/local", "seed", "delta", "translate", "internal/assemble", "internal/bundle", "internal/catalogue", "internal/durable", "internal/ingest", "internal/ocidest", "internal/ocisrc", "internal/pipe", "internal/registry", "internal/repo", "internal/root", "internal/stores", "internal/tree", "store/sshstore"},
 	"internal/xz":          {},
-	"internal/ocidest":     {"toc", "translate", "internal/durable"},
+	"internal/ocidest":     {"toc", "translate", "internal/durable", "internal/registry"},
 	"internal/bundle":      {},
 
 	"internal/archtest": {},
@@ -71,11 +72,11 @@ var pure = []string{"chunk", "catar", "caibx", "toc", "delta"}
 // owners says which packages alone may import what begins with the path given.
 var owners = map[string][]string{
 	"github.com/andybalholm/brotli":         {"delta"},
-	"oras.land/":                            {"internal/ocisrc"},
+	"oras.land/":                            {"internal/registry"},
 	"github.com/hashicorp/go-retryablehttp": {"store/httpstore"},
 	"github.com/spf13/":                     {command},
 	"github.com/vbauerster/mpb":             {command},
-	"net/http":                              {command, "store/httpstore", "chunkserver", "internal/ocisrc", "internal/testutil"},
+	"net/http":                              {command, "store/httpstore", "chunkserver", "internal/registry", "internal/testutil"},
 	// The peer is for tests to run against: it brings more than 30 MB.
 	"github.com/folbricht/desync": {},
 	"testing":                     testOnly,

@@ -1,5 +1,5 @@
 // Package ocidest writes a filesystem as a standard image of one layer: into an
-// OCI image layout, into one as a tar, or as docker save does. What it writes
+// OCI image layout, into one as a tar, as docker save does, or into a registry. What it writes
 // follows from the filesystem, the config and the compression alone:
 // docs/format/export.md. Nothing partial has its final name, and an error leaves
 // what was there.
@@ -7,18 +7,18 @@ package ocidest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"regexp"
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/ociv2-sync/ociv2-sync/internal/registry"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
 // ErrReference says that an image cannot have the name that was given.
-var ErrReference = errors.New("bad image reference")
+var ErrReference = registry.ErrReference
 
 // Image is what is to be written.
 type Image struct {
@@ -35,6 +35,11 @@ type Options struct {
 	Compression Compression
 	// Replace allows a file to be replaced by an archive.
 	Replace bool
+	// Registry says how the registry is talked to.
+	Registry registry.Options
+	// TempDir is where the layer waits for the registry, in a file without a name;
+	// "" means /var/tmp.
+	TempDir string
 	// Progress, if not nil, is called with the bytes of the layer, uncompressed,
 	// that were written since the last call.
 	Progress func(n int64)
@@ -46,19 +51,21 @@ type Written struct {
 	Digest digest.Digest
 	// LayerSize is the size of the layer as it is stored, in bytes.
 	LayerSize int64
+	// Sent are the bytes that a registry did not have; 0 elsewhere.
+	Sent int64
 	// Omitted are the nodes that no layer can hold.
 	Omitted []int
 }
 
 // Write writes the image to where kind, path and ref say: "oci", a directory, and the
-// image's name in it, or ""; "oci-archive" and a file, likewise; or "docker-archive",
-// a file and NAME[:TAG], or "".
+// image's name in it, or ""; "oci-archive" and a file, likewise; "docker-archive",
+// a file and NAME[:TAG], or ""; or "docker", //HOST/NAME[:TAG], and nothing.
 func Write(ctx context.Context, kind, path, ref string, img Image, opts Options) (*Written, error) {
 	if err := Check(kind, path, ref, opts.Replace); err != nil {
 		return nil, err
 	}
 	write := map[string]func(context.Context, string, string, Image, Options) (*Written, error){
-		"oci": writeLayout, "oci-archive": writeOCIArchive, "docker-archive": writeDockerArchive,
+		"oci": writeLayout, "oci-archive": writeOCIArchive, "docker-archive": writeDockerArchive, "docker": writeRegistry,
 	}[kind]
 	w, err := write(ctx, path, ref, img, opts)
 	if err != nil {
@@ -83,6 +90,8 @@ func Check(kind, path, ref string, replace bool) error {
 		if _, err = dockerTag(ref); err == nil {
 			err = checkArchive(path, replace)
 		}
+	case "docker":
+		err = registry.CheckTarget(path)
 	default:
 		err = fmt.Errorf("%w: no kind of image %q", ErrReference, kind)
 	}

@@ -7,13 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
 	"strings"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"oras.land/oras-go/v2/content"
-	"oras.land/oras-go/v2/content/oci"
-	"oras.land/oras-go/v2/errdef"
 
 	"github.com/ociv2-sync/ociv2-sync/translate"
 )
@@ -35,14 +32,31 @@ const (
 // layout reads one OCI layout, or, without fsys, a repository of a registry.
 type layout struct {
 	fsys  fs.FS
-	blobs content.Fetcher
+	blobs fetcher
 	want  ocispec.Platform
+}
+
+// fetcher opens the objects of images, not verified.
+type fetcher interface {
+	Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error)
+}
+
+// blobs are the objects of a layout.
+type blobs struct{ fs.FS }
+
+// Fetch implements fetcher.
+func (b blobs) Fetch(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	if err := d.Digest.Validate(); err != nil {
+		return nil, fmt.Errorf("%w: digest %q: %w", translate.ErrMalformed, d.Digest, err)
+	}
+	f, err := b.Open(path.Join(ocispec.ImageBlobsDir, d.Digest.Algorithm().String(), d.Digest.Encoded()))
+	return f, missing(err)
 }
 
 // openLayout opens the image called tag in the layout fsys, and calls closer if
 // it cannot.
 func openLayout(ctx context.Context, fsys fs.FS, closer func() error, tag string, want ocispec.Platform) (*Image, error) {
-	l := &layout{fsys: fsys, blobs: oci.NewStorageFromFS(fsys), want: want}
+	l := &layout{fsys: fsys, blobs: blobs{fsys}, want: want}
 	img, err := l.image(ctx, tag)
 	if err != nil {
 		return nil, errors.Join(err, closer())
@@ -157,8 +171,7 @@ func (l *layout) manifest(ctx context.Context, desc ocispec.Descriptor) (*Image,
 	return &Image{
 		info: info,
 		open: func(ctx context.Context, i int) (io.ReadCloser, error) {
-			r, err := l.blobs.Fetch(ctx, m.Layers[i])
-			return r, notFound(err)
+			return l.blobs.Fetch(ctx, m.Layers[i])
 		},
 	}, nil
 }
@@ -180,35 +193,25 @@ func (l *layout) blob(ctx context.Context, desc ocispec.Descriptor) (b []byte, e
 	if desc.Size < 0 || desc.Size > maxDocument {
 		return nil, fmt.Errorf("%w: %d bytes, more than %d", translate.ErrLimit, desc.Size, maxDocument)
 	}
+	if err := desc.Digest.Validate(); err != nil {
+		return nil, fmt.Errorf("%w: digest %q: %w", translate.ErrMalformed, desc.Digest, err)
+	}
 	r, err := l.blobs.Fetch(ctx, desc)
 	if err != nil {
-		return nil, notFound(err)
+		return nil, err
 	}
-	defer func() {
-		if cerr := r.Close(); err == nil {
-			err = cerr
-		}
-	}()
-	b, err = content.ReadAll(r, desc)
-	for _, e := range []error{content.ErrMismatchedDigest, content.ErrTrailingData, io.ErrUnexpectedEOF} {
-		if errors.Is(err, e) {
-			return nil, fmt.Errorf("%w: %w", translate.ErrMismatch, err)
-		}
-	}
-	return b, err
-}
-
-// notFound words what the client library says in the terms of this package.
-func notFound(err error) error {
+	defer func() { err = errors.Join(err, r.Close()) }()
+	b, err = io.ReadAll(io.LimitReader(r, desc.Size+1))
 	switch {
-	case errors.Is(err, errdef.ErrNotFound):
-		return fmt.Errorf("%w: %w", ErrNotFound, err)
-	case err == nil:
-		return nil
-	case errors.Is(err, errdef.ErrInvalidDigest), errors.Is(err, digest.ErrDigestUnsupported):
-		return fmt.Errorf("%w: %w", translate.ErrMalformed, err)
+	case err != nil:
+		return nil, err
+	case int64(len(b)) != desc.Size:
+		return nil, fmt.Errorf("%w: other than %d bytes", translate.ErrMismatch, desc.Size)
 	}
-	return registryError(err)
+	if got := desc.Digest.Algorithm().FromBytes(b); got != desc.Digest {
+		return nil, fmt.Errorf("%w: it has digest %s", translate.ErrMismatch, got)
+	}
+	return b, nil
 }
 
 // readJSON decodes the file name of fsys into v.

@@ -14,16 +14,17 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/ociv2-sync/ociv2-sync/internal/registry"
 	"github.com/ociv2-sync/ociv2-sync/translate"
 )
 
 var (
 	// ErrReference says that a reference is malformed, names a kind of source
 	// there is none of, or does not say which of several images is meant.
-	ErrReference = errors.New("bad image reference")
+	ErrReference = registry.ErrReference
 	// ErrNotFound says that there is no such image, or that a part of it is
 	// not there.
-	ErrNotFound = errors.New("not found")
+	ErrNotFound = registry.ErrNotFound
 )
 
 // Options steer Open.
@@ -33,7 +34,7 @@ type Options struct {
 	// comes for several platforms, and any where it comes for one.
 	Platform string
 	// Registry is for images in registries.
-	Registry Registry
+	Registry registry.Options
 }
 
 // Image is an open image. It implements translate.Source.
@@ -69,7 +70,7 @@ func (m *Image) Close() error { return m.close() }
 // The first colon after the transport ends DIR or FILE. REF may be left out where
 // there is only one image.
 //
-// Errors wrap ErrReference, ErrNotFound, or one of translate's ErrMalformed,
+// Errors wrap ErrReference, ErrNotFound, registry.ErrNetwork, or one of translate's ErrMalformed,
 // ErrMismatch and ErrUnsupported, where it is not the file system that fails.
 func Open(ctx context.Context, ref string, opts Options) (*Image, error) {
 	img, err := open(ctx, ref, opts)

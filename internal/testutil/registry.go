@@ -13,9 +13,18 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
+// RegistryOptions say whom a registry of StartRegistry lets in: everybody, or
+// who has the password, or a token that Tokens has given out.
+type RegistryOptions struct {
+	User, Password string
+	Tokens         *TokenServer
+	// TLS is the certificate that it shows; nil for a registry over HTTP.
+	TLS *Certificate
+}
+
 // StartRegistry starts a registry, github.com/distribution/distribution, for the test on
-// loopback and over HTTP, and returns its host and port. It lets in who has the password.
-func StartRegistry(t testing.TB, user, password string) string {
+// loopback, and returns its host and port.
+func StartRegistry(t testing.TB, o RegistryOptions) string {
 	t.Helper()
 	// From the cache of the go command, once it has been built.
 	out, err := exec.CommandContext(t.Context(), "go", "tool", "-modfile=../../tools/go.mod", "-n", "registry").Output()
@@ -23,19 +32,31 @@ func StartRegistry(t testing.TB, user, password string) string {
 		t.Skipf("the registry cannot be built: %v", err)
 	}
 	dir := t.TempDir()
-	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
-	if err != nil {
-		t.Fatal(err)
-	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	host := l.Addr().String()
 	l.Close()
-	config := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %q}}\nhttp: {addr: %q, secret: s}\n"+
-		"auth: {htpasswd: {realm: r, path: %q}}\n", dir+"/data", host, dir+"/htpasswd")
-	for name, text := range map[string]string{"config.yml": config, "htpasswd": user + ":" + string(hash) + "\n"} {
+	secure := ""
+	if o.TLS != nil {
+		secure = fmt.Sprintf(", tls: {certificate: %q, key: %q}", o.TLS.CertFile, o.TLS.KeyFile)
+	}
+	config := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %q}}\nhttp: {addr: %q, secret: s%s}\n", dir+"/data", host, secure)
+	files := map[string]string{}
+	switch {
+	case o.Tokens != nil:
+		config += fmt.Sprintf("auth: {token: {realm: %q, service: %q, issuer: %q, rootcertbundle: %q}}\n", o.Tokens.URL, tokenService, tokenIssuer, o.Tokens.CertFile)
+	case o.User != "":
+		hash, err := bcrypt.GenerateFromPassword([]byte(o.Password), bcrypt.MinCost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files["htpasswd"] = o.User + ":" + string(hash) + "\n"
+		config += fmt.Sprintf("auth: {htpasswd: {realm: r, path: %q}}\n", dir+"/htpasswd")
+	}
+	files["config.yml"] = config
+	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -22,13 +22,14 @@ const (
 	OCI           = "oci"
 	OCIArchive    = "oci-archive"
 	DockerArchive = "docker-archive"
+	Docker        = "docker"
 	Repo          = "repo"
 )
 
 // Dest is where an image goes. The zero value is the root of this device.
 type Dest struct {
 	Kind string // one of the constants above
-	// Path is a directory or a file; for Repo a reference.
+	// Path is a directory or a file; for Docker and Repo a reference.
 	Path string
 	// Ref is the name of the image in a layout or an archive, or "".
 	Ref string
@@ -50,6 +51,7 @@ func (d Dest) String() string {
 //	oci:DIR[:REF]              an OCI image layout, made or added to
 //	oci-archive:FILE[:REF]     the same as a tar
 //	docker-archive:FILE[:REF]  what docker load reads
+//	docker://HOST/NAME[:TAG]   an image in a registry
 //	repo:REPO/NAME[:TAG]       a repository; for Convert alone
 //
 // Anything else is ErrUsage.
@@ -57,7 +59,7 @@ func ParseDest(s string) (Dest, error) {
 	kind, rest, _ := strings.Cut(s, ":")
 	d := Dest{Kind: kind, Path: rest}
 	switch kind {
-	case RootFS, Bundle, Repo:
+	case RootFS, Bundle, Docker, Repo:
 	case OCI, OCIArchive, DockerArchive:
 		var tagged bool
 		d.Path, d.Ref, tagged = strings.Cut(rest, ":")
@@ -65,7 +67,7 @@ func ParseDest(s string) (Dest, error) {
 			return Dest{}, fmt.Errorf("transfer: %w: no name after the last colon of %q", ErrUsage, s)
 		}
 	default:
-		return Dest{}, fmt.Errorf("transfer: %w: the destination is KIND:PATH, with KIND rootfs, bundle, oci, oci-archive or docker-archive, not %q", ErrUsage, s)
+		return Dest{}, fmt.Errorf("transfer: %w: the destination is KIND:PATH, with KIND rootfs, bundle, oci, oci-archive, docker-archive or docker, not %q", ErrUsage, s)
 	}
 	if d.Path == "" {
 		return Dest{}, fmt.Errorf("transfer: %w: no path in %q", ErrUsage, s)
@@ -117,6 +119,8 @@ type Written struct {
 	Digest digest.Digest
 	// LayerSize is the size of its layer as it is stored, in bytes.
 	LayerSize int64
+	// Sent are the bytes that a registry did not have; 0 elsewhere.
+	Sent int64
 	// Omitted are the paths of what no layer can hold: sockets, and names that
 	// mean deletions.
 	Omitted []string
@@ -127,11 +131,12 @@ func (d Dest) writeImage(ctx context.Context, src *toc.Source, config []byte, op
 	img := ocidest.Image{Source: src, Config: config}
 	w, err := ocidest.Write(ctx, d.Kind, d.Path, d.Ref, img, ocidest.Options{
 		Compression: opts.Compression, Replace: opts.Replace, Progress: opts.Wrote,
+		Registry: opts.Registry, TempDir: opts.TempDir,
 	})
 	if err != nil {
 		return nil, err
 	}
-	out := &Written{Digest: w.Digest, LayerSize: w.LayerSize}
+	out := &Written{Digest: w.Digest, LayerSize: w.LayerSize, Sent: w.Sent}
 	for _, i := range w.Omitted {
 		out.Omitted = append(out.Omitted, toc.Path(src.Nodes, i))
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/internal/assemble"
 	"github.com/ociv2-sync/ociv2-sync/internal/ocidest"
+	"github.com/ociv2-sync/ociv2-sync/internal/registry"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/root"
 	"github.com/ociv2-sync/ociv2-sync/internal/stores"
@@ -44,6 +45,10 @@ type PullOptions struct {
 	Lenient bool
 	// Compression is that of the layer of an image.
 	Compression ocidest.Compression
+	// Registry says how a registry is talked to; TempDir is where the layer waits for
+	// it, "" for the default of ocidest.Options.
+	Registry registry.Options
+	TempDir  string
 	// Deltas says whether deltas are used.
 	Deltas DeltaPolicy
 	// Stores are asked for chunks before the image's own store.

@@ -20,7 +20,8 @@ import (
 
 // Pulled is what Pull did.
 type Pulled struct {
-	// Path is where the filesystem is: for the root, the stable path.
+	// Path is where the filesystem is: for the root, the stable path; for a registry
+	// the destination as it was given.
 	Path string
 	// Digest names the image's manifest.
 	Digest digest.Digest
@@ -66,6 +67,9 @@ func Pull(ctx context.Context, ref repo.Ref, opts PullOptions, announce func(*Pr
 		announce(p)
 	}
 	out := &Pulled{Path: opts.Dest.Path, Digest: p.Image.Digest, Present: p.Present}
+	if opts.Dest.Kind == Docker {
+		out.Path = opts.Dest.String()
+	}
 	switch build := func(dir string) error { return p.build(ctx, dir, false, out) }; {
 	case opts.Dest.tree():
 		err = opts.Dest.writeTree(ctx, opts.Replace, p.tree.TOC.Nodes, p.Image.Config, build)

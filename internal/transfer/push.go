@@ -14,8 +14,8 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/catar"
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/internal/ingest"
-	"github.com/ociv2-sync/ociv2-sync/internal/ocisrc"
 	"github.com/ociv2-sync/ociv2-sync/internal/pipe"
+	"github.com/ociv2-sync/ociv2-sync/internal/registry"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/seed"
 	"github.com/ociv2-sync/ociv2-sync/store"
@@ -30,7 +30,7 @@ type PushOptions struct {
 	// OS/ARCH/VARIANT.
 	Platform string
 	// Registry says how a source in a registry is read.
-	Registry ocisrc.Registry
+	Registry registry.Options
 	// TempDir is where contents wait between layers and chunks; "" means the
 	// default of translate.MergeOptions.
 	TempDir string

@@ -1,0 +1,117 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"time"
+
+	"golang.org/x/time/rate"
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/credentials"
+	"oras.land/oras-go/v2/registry/remote/retry"
+)
+
+// client returns what sends requests, with the credentials that their hosts ask for.
+func (o *Options) client() (*auth.Client, error) {
+	var stores []credentials.Store
+	for _, path := range o.AuthFiles {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		s, err := credentials.NewStore(path, credentials.StoreOptions{})
+		if err != nil {
+			return nil, fmt.Errorf("credentials in %s: %w", path, err)
+		}
+		stores = append(stores, s)
+	}
+	base := http.DefaultTransport.(*http.Transport).Clone()
+	if o.TLS != nil {
+		base.TLSClientConfig = o.TLS.Clone()
+	}
+	var limited http.RoundTripper = base
+	if o.RateLimit > 0 {
+		limited = throttled{base, rate.NewLimiter(rate.Limit(o.RateLimit), int(min(max(o.RateLimit/8, 1<<10), 256<<10)))}
+	}
+	retrying := retry.NewTransport(limited)
+	retrying.Policy = func() retry.Policy {
+		p := *retry.DefaultPolicy.(*retry.GenericPolicy)
+		p.MaxRetry = o.Retries
+		return &p
+	}
+	c := &auth.Client{Client: &http.Client{Transport: failing{retrying, base}}, Cache: auth.NewCache()}
+	c.SetUserAgent("ociv2-sync")
+	if len(stores) > 0 {
+		c.Credential = credentials.Credential(credentials.NewStoreWithFallbacks(stores[0], stores[1:]...))
+	}
+	return c, nil
+}
+
+// failing words the failures of the network in the terms of this package.
+type failing struct {
+	*retry.Transport
+	base *http.Transport
+}
+
+func (f failing) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := f.Transport.RoundTrip(r)
+	if err != nil && r.Context().Err() == nil {
+		err = fmt.Errorf("%w: %w", ErrNetwork, err)
+	}
+	return resp, err
+}
+
+func (f failing) CloseIdleConnections() { f.base.CloseIdleConnections() }
+
+// throttled bounds the rate at which bodies come and go, all together.
+type throttled struct {
+	http.RoundTripper
+	limiter *rate.Limiter
+}
+
+func (t throttled) RoundTrip(r *http.Request) (*http.Response, error) {
+	slow := func(b io.ReadCloser) io.ReadCloser {
+		return slowReader{b, func(n int) error { return t.limiter.WaitN(r.Context(), n) }, t.limiter.Burst()}
+	}
+	if r.Body != nil && r.Body != http.NoBody {
+		r = r.Clone(r.Context())
+		r.Body = slow(r.Body)
+	}
+	resp, err := t.RoundTripper.RoundTrip(r)
+	if err == nil {
+		resp.Body = slow(resp.Body)
+	}
+	return resp, err
+}
+
+// slowReader waits after each read for what it has read.
+type slowReader struct {
+	io.ReadCloser
+	wait func(n int) error
+	most int
+}
+
+func (s slowReader) Read(p []byte) (int, error) {
+	n, err := s.ReadCloser.Read(p[:min(len(p), s.most)])
+	if werr := s.wait(n); err == nil && werr != nil {
+		err = werr
+	}
+	return n, err
+}
+
+// pause waits before the try that follows the given number of failed ones, which
+// is at least one.
+func pause(ctx context.Context, failed int) error {
+	timer := time.NewTimer(retry.DefaultBackoff(failed-1, nil))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
