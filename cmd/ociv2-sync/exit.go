@@ -18,6 +18,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/root"
 	"github.com/ociv2-sync/ociv2-sync/internal/transfer"
+	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 	"github.com/ociv2-sync/ociv2-sync/seed"
 	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
@@ -76,6 +77,7 @@ func advice(err error) string {
 		text   string
 	}{
 		{durable.ErrOccupied, "choose another directory, or --replace this one"},
+		{tree.ErrMounted, "unmount it, or choose another directory"},
 		{repo.ErrOutside, "--allow-store accepts it, if you trust it"},
 		{transfer.ErrBudget, "raise --max-bytes, or add a --seed that has more of the image"},
 		{transfer.ErrSpace, "free some space, or pull to another filesystem"},
@@ -103,7 +105,7 @@ func exitCode(err error) int {
 		targets []error
 	}{
 		{exitUsage, []error{
-			archive.ErrUsage, transfer.ErrUsage, durable.ErrOccupied, repo.ErrRef,
+			archive.ErrUsage, transfer.ErrUsage, durable.ErrOccupied, tree.ErrMounted, repo.ErrRef,
 			registry.ErrReference, root.ErrNotRoot, root.ErrName, sshstore.ErrLocation, seed.ErrUnknown,
 		}},
 		{exitBudget, []error{transfer.ErrBudget}},

@@ -27,6 +27,7 @@ catalogue, so that seed files that were read to plan are not read again.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.withPlan(cmd, args, &o, a.printPlan) },
 	}
 	o.add(cmd)
+	o.addPlace(cmd)
 	return cmd
 }
 

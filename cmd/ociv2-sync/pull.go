@@ -24,6 +24,14 @@ type pullFlags struct {
 	maxBytes   byteSize
 	offline    bool
 	delta      deltaPolicy
+
+	inPlace bool // see addPlace
+}
+
+// addPlace adds the flags that say how files get to where they are to be.
+func (f *pullFlags) addPlace(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.BoolVar(&f.inPlace, "in-place", false, "turn rootfs:DIR or bundle:DIR, if it has something else, into the image, and leave alone what does not differ")
 }
 
 func (f *pullFlags) add(cmd *cobra.Command) {
@@ -63,6 +71,7 @@ func (f *pullFlags) common(a *app, cmd *cobra.Command) transfer.PullOptions {
 	opts := transfer.PullOptions{
 		Root: a.root, Seeds: f.seeds, Stores: f.stores, AllowStore: f.allowStore,
 		Offline: f.offline, MaxBytes: -1, Jobs: a.jobs, Logger: a.logger(), Deltas: transfer.DeltaPolicy(f.delta),
+		InPlace: f.inPlace,
 	}
 	if fl := cmd.Flags().Lookup("max-bytes"); fl.Changed {
 		opts.MaxBytes = int64(f.maxBytes)
@@ -138,6 +147,13 @@ ROOT/images/NAME/TAG, with the last two kept for rollback, or as DEST:
 
 ` + destHelp + `
 
+A directory that has something in it is refused, unless --replace, which builds the image
+beside it and exchanges the two in one step, or --in-place, which changes what
+differs: files with the right bytes keep their inodes, what is new is complete and
+on the disk before the first file changes, and what the image does not have is
+removed. An update in place that is interrupted leaves some files old and some new;
+to run it again completes it. It is refused where something is mounted in DIR.
+
 An image of the last four kinds has one layer, and the same digest wherever it is
 made. What an interrupted pull has fetched, the next one uses.
 
@@ -150,7 +166,7 @@ REPO is a directory or an http(s) URL. NAME is the last component of the path, o
 all that follows // where it contains a slash.` + casyncHelp,
 		Example: `  ociv2-sync pull --seed /srv/app-v1 https://images.example/app:v2
   ociv2-sync pull --max-bytes 20M https://images.example/app:v2
-  ociv2-sync pull https://images.example//team/app:v2 rootfs:/srv/app --replace`,
+  ociv2-sync pull https://images.example//team/app:v2 rootfs:/srv/app --in-place`,
 		Args: casyncArgs(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if args[0] == "-" {
@@ -160,6 +176,7 @@ all that follows // where it contains a slash.` + casyncHelp,
 		},
 	}
 	o.pullFlags.add(cmd)
+	o.pullFlags.addPlace(cmd)
 	o.destFlags.add(cmd)
 	o.registryFlags.add(cmd.Flags())
 	return cmd
@@ -229,6 +246,9 @@ func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 		Copied     int    `json:"contentsFromSeeds"`
 		ByDelta    int    `json:"contentsFromDelta"`
 		Lost       int    `json:"contentsLostBySeeds"`
+		Kept       int    `json:"filesInPlace,omitempty"`
+		Changed    int    `json:"nodesChanged,omitempty"`
+		Removed    int    `json:"nodesRemoved,omitempty"`
 		Unrestored int    `json:"attributesNotRestored"`
 		Made       string `json:"madeDigest,omitempty"`
 		Layer      int64  `json:"layerBytes,omitempty"`
@@ -238,6 +258,7 @@ func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 	r := result{Reference: ref.String(), Digest: p.Digest.String(), Path: p.Path, Present: p.Present, Bytes: p.Bytes, Requests: p.Requests}
 	if s := p.Stats; s != nil {
 		r.Copied, r.ByDelta, r.Lost, r.Unrestored = s.Copied, s.Made, s.Lost, len(s.Unrestored)
+		r.Kept, r.Changed, r.Removed = s.Kept, s.Changed, s.Removed
 		a.warnUnrestored(s.Unrestored)
 	}
 	if i := p.Written; i != nil {
@@ -253,6 +274,9 @@ func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 			fmt.Fprintf(w, "the root has this image already; ")
 		}
 		fmt.Fprintf(w, "transferred %s in %s\n", human(r.Bytes), count(r.Requests, "request"))
+		if r.Kept > 0 {
+			fmt.Fprintf(w, "%s in place, %d changed, %d removed\n", count(int64(r.Kept), "file"), r.Changed, r.Removed)
+		}
 		if r.Made != "" {
 			fmt.Fprintf(w, "made image %s, a layer of %s\n", r.Made, human(r.Layer))
 		}

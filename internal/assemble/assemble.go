@@ -90,6 +90,13 @@ type Stats struct {
 	// Made and MadeBytes count contents made by a delta.
 	Made      int
 	MadeBytes int64
+	// Kept and KeptBytes count the files that an update found in place, Changed the nodes
+	// that it made or gave other metadata, Removed the names that it removed, each
+	// directory once.
+	Kept      int
+	KeptBytes int64
+	Changed   int
+	Removed   int
 	// Unrestored are the attributes that this process may not set or the
 	// filesystem cannot hold.
 	Unrestored []tree.Unrestored
@@ -101,19 +108,7 @@ type Stats struct {
 // Errors match store.ErrNotFound for a chunk the repository lacks,
 // store.ErrCorrupt for one whose bytes are wrong, and ErrContent.
 func Run(ctx context.Context, job Job, dest *tree.Dir, opts Options) (*Stats, error) {
-	if opts.Jobs <= 0 {
-		opts.Jobs = 16
-	}
-	if opts.Copies <= 0 {
-		opts.Copies = runtime.GOMAXPROCS(0)
-	}
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
-	if opts.Progress == nil {
-		opts.Progress = func(int64, int64) {}
-	}
-	b := &builder{job: job, opts: opts, dest: dest, parent: parents(job.Nodes), absent: make(map[int32]bool), bare: !dest.Inherits()}
+	b := newBuilder(job, dest, opts)
 	if !opts.ContentsOnly {
 		if err := b.skeleton(ctx); err != nil {
 			return nil, err
@@ -137,6 +132,23 @@ func Run(ctx context.Context, job Job, dest *tree.Dir, opts Options) (*Stats, er
 		}
 	}
 	return b.result(), nil
+}
+
+// newBuilder returns a builder with the defaults of opts filled in.
+func newBuilder(job Job, dest *tree.Dir, opts Options) *builder {
+	if opts.Jobs <= 0 {
+		opts.Jobs = 16
+	}
+	if opts.Copies <= 0 {
+		opts.Copies = runtime.GOMAXPROCS(0)
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.Progress == nil {
+		opts.Progress = func(int64, int64) {}
+	}
+	return &builder{job: job, opts: opts, dest: dest, parent: parents(job.Nodes), absent: make(map[int32]bool), bare: !dest.Inherits()}
 }
 
 // ContentName is the name of the file that has the content with the SHA-256

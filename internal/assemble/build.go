@@ -24,6 +24,8 @@ type builder struct {
 	copied, copiedBytes   atomic.Int64
 	made, madeBytes       atomic.Int64
 	lost                  atomic.Int64
+	kept, keptBytes       atomic.Int64
+	changed, removed      atomic.Int64
 
 	absent map[int32]bool // nodes that could not be made; one goroutine at a time uses it
 
@@ -46,8 +48,24 @@ func (b *builder) result() *Stats {
 		FetchedBytes: b.fetchedBytes.Load(),
 		Made:         int(b.made.Load()),
 		MadeBytes:    b.madeBytes.Load(),
+		Kept:         int(b.kept.Load()),
+		KeptBytes:    b.keptBytes.Load(),
+		Changed:      int(b.changed.Load()),
+		Removed:      int(b.removed.Load()),
 		Unrestored:   b.unrestored,
 	}
+}
+
+// add counts what another run did.
+func (b *builder) add(s *Stats) {
+	b.copied.Add(int64(s.Copied))
+	b.copiedBytes.Add(s.CopiedBytes)
+	b.lost.Add(int64(s.Lost))
+	b.fetched.Add(int64(s.Fetched))
+	b.fetchedBytes.Add(s.FetchedBytes)
+	b.made.Add(int64(s.Made))
+	b.madeBytes.Add(s.MadeBytes)
+	b.unrestored = append(b.unrestored, s.Unrestored...)
 }
 
 // note keeps what could not be restored of node i.

@@ -37,6 +37,9 @@ type PullOptions struct {
 	// Replace allows Dest to be there already: a directory is exchanged, a file
 	// replaced.
 	Replace bool
+	// InPlace turns a Dest directory that is there into the image: what does not differ
+	// is not touched, what the image does not have is removed.
+	InPlace bool
 	// UIDShift is added to owners and groups; only with a Dest of RootFS.
 	UIDShift uint32
 	// Lenient accepts a tree that lacks what the system did not let us restore,
@@ -143,6 +146,11 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 	if opts.UIDShift != 0 && opts.Dest.Kind != RootFS {
 		return nil, errShift
 	}
+	if opts.InPlace {
+		if err := opts.check(); err != nil {
+			return nil, err
+		}
+	}
 	p := &Prepared{opts: opts}
 	defer func() {
 		if err != nil {
@@ -189,7 +197,7 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 	if opts.Dest.Kind != "" && !opts.Dest.tree() {
 		p.LayerSize = layerSize(p.tree.TOC.Nodes)
 	}
-	p.Disk = treeSpace(p.tree.TOC.Nodes) + p.wire()
+	p.Disk = p.footprint() + p.wire()
 	return p, nil
 }
 
@@ -247,6 +255,11 @@ func (p *Prepared) match(ctx context.Context, r *root.Root, pull bool) (err erro
 			seeds.spool = r.Path()
 		}
 	}
+	if p.opts.updates() { // what is in place comes first
+		if err := seeds.dir(p.opts.Dest.rootfs()); err != nil {
+			return err
+		}
+	}
 	err = seeds.open(p.opts.Seeds)
 	p.closers = append(p.closers, seeds.closers...)
 	if err != nil {
@@ -284,7 +297,7 @@ func (p *Prepared) fetchBeside(ctx context.Context, early *seed.Plan, find func(
 		return err
 	}
 	p.Plan = early // for the check, which must precede the first chunk
-	p.Disk = treeSpace(p.tree.TOC.Nodes) + p.wire()
+	p.Disk = p.footprint() + p.wire()
 	if err := p.Check(); err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ type Pulled struct {
 // It holds the lock of the root. On any error root and destination are as they
 // were, but for the chunks that have been fetched: the next pull uses them.
 func Pull(ctx context.Context, ref repo.Ref, opts PullOptions, announce func(*Prepared)) (_ *Pulled, err error) {
-	if err := opts.Dest.check(opts.Replace); err != nil {
+	if err := opts.check(); err != nil {
 		return nil, err
 	}
 	r, err := root.Open(opts.Root, root.Options{})
@@ -71,6 +71,8 @@ func Pull(ctx context.Context, ref repo.Ref, opts PullOptions, announce func(*Pr
 		out.Path = opts.Dest.String()
 	}
 	switch build := func(dir string) error { return p.build(ctx, dir, false, out) }; {
+	case opts.updates():
+		err = p.update(ctx, out)
 	case opts.Dest.tree():
 		err = opts.Dest.writeTree(ctx, opts.Replace, p.tree.TOC.Nodes, p.Image.Config, build)
 	case opts.Dest.Kind != "":
@@ -172,16 +174,16 @@ func (p *Prepared) source(ctx context.Context, w *root.Writer, out *Pulled) (_ *
 
 // build carries the plan out in an empty directory; with contentsOnly the result
 // is no tree but what assemble.Options.ContentsOnly says.
-func (p *Prepared) build(ctx context.Context, dir string, contentsOnly bool, out *Pulled) (err error) {
+func (p *Prepared) build(ctx context.Context, dir string, contentsOnly bool, out *Pulled) error {
+	return p.carryOut(ctx, dir, out, assemble.Run, assemble.Options{UIDShift: p.opts.UIDShift, ContentsOnly: contentsOnly})
+}
+
+// job returns what is to be built, and from what.
+func (p *Prepared) job() (assemble.Job, error) {
 	st, err := p.openStore()
 	if err != nil {
-		return err
+		return assemble.Job{}, err
 	}
-	dest, err := tree.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, dest.Close()) }()
 	job := assemble.Job{
 		Nodes: p.tree.TOC.Nodes, Layout: p.tree.Layout, Plan: p.Plan, Space: p.loadSpace,
 		Delta: p.deltaJob(), Store: st, Cache: p.cache,
@@ -190,14 +192,7 @@ func (p *Prepared) build(ctx context.Context, dir string, contentsOnly bool, out
 	if p.space != nil {
 		job.Algorithm = p.space.Algorithm
 	}
-	out.Stats, err = assemble.Run(ctx, job, dest, assemble.Options{
-		Jobs: p.opts.Jobs, Logger: p.opts.Logger, Progress: p.opts.Progress, UIDShift: p.opts.UIDShift,
-		ContentsOnly: contentsOnly,
-	})
-	if err == nil && len(out.Stats.Unrestored) > 0 && !p.opts.Lenient {
-		err = &UnrestoredError{out.Stats.Unrestored}
-	}
-	return err
+	return job, nil
 }
 
 // UnrestoredError means that the system did not let us make the image as it is.

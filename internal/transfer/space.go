@@ -15,6 +15,16 @@ import (
 // blockSize is the unit in which filesystems are taken to give out space.
 const blockSize = 4096
 
+// footprint returns what the image will take on the disk beside what is there now, in bytes, if
+// nothing can be shared with seeds.
+func (p *Prepared) footprint() int64 {
+	sum := treeSpace(p.tree.TOC.Nodes)
+	if p.opts.updates() {
+		sum -= p.inPlace()
+	}
+	return sum
+}
+
 // treeSpace returns what the files and directories of a tree take on a disk
 // where nothing is shared, in bytes.
 func treeSpace(nodes []toc.Node) int64 {

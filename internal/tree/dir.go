@@ -134,8 +134,8 @@ func (d *Dir) Remove(name string) error {
 	return d.do("remove", name, func() error { return unix.Unlinkat(d.fd, name, 0) })
 }
 
-// RemoveAll removes a node and, if it is a directory, all below it. That there
-// is none is no error.
+// RemoveAll removes a node and, if it is a directory, all below it, also where its owner
+// may not change what lies there. That there is none is no error.
 func (d *Dir) RemoveAll(name string) error {
 	err := d.Remove(name)
 	switch {
@@ -144,7 +144,7 @@ func (d *Dir) RemoveAll(name string) error {
 	case !errors.Is(err, unix.EISDIR):
 		return err
 	}
-	sub, err := d.OpenDir(name)
+	sub, err := d.OpenOwnDir(name)
 	if err != nil {
 		return err
 	}
@@ -152,6 +152,11 @@ func (d *Dir) RemoveAll(name string) error {
 	for _, n := range names {
 		if err == nil {
 			err = sub.RemoveAll(n)
+		}
+		if errors.Is(err, unix.EACCES) {
+			if err = sub.Allow(); err == nil {
+				err = sub.RemoveAll(n)
+			}
 		}
 	}
 	if err := errors.Join(err, sub.Close()); err != nil {
