@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 )
@@ -19,7 +20,22 @@ var (
 	// ErrNetwork reports that a remote store could not be reached, or did not
 	// answer properly, after all retries.
 	ErrNetwork = errors.New("network failure")
+	// ErrExists reports that a file was not made because there is one already.
+	ErrExists = errors.New("exists already")
+	// ErrChanged reports that a file was not replaced because it is not the
+	// version that the caller has read.
+	ErrChanged = errors.New("changed meanwhile")
 )
+
+// Entry is a file, or a directory, in a place that keeps files.
+type Entry struct {
+	// Path is slash-separated and relative to the place.
+	Path string
+	Dir  bool
+	// Size in bytes and ModTime, by the clock of the place, are those of a file.
+	Size    int64
+	ModTime time.Time
+}
 
 // Form is how a store keeps a chunk's bytes.
 type Form uint8

@@ -10,7 +10,6 @@ import (
 
 	"github.com/ociv2-sync/ociv2-sync/catar"
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
-	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
 )
@@ -127,13 +126,13 @@ func (f *shiftFlags) options() (tree.IDShift, error) {
 
 // withInput calls use with the input of a casync verb: INPUT [SUBPATH].
 func (a *app) withInput(cmd *cobra.Command, args []string, f *inputFlags, flags catar.Flags, use func(*archive.Input) error) error {
-	client, err := a.client(append([]string{arg(args, 0, ".")}, f.stores...))
+	clients, err := a.clients(append([]string{arg(args, 0, ".")}, f.stores...))
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer clients.Close()
 	in, err := archive.Open(cmd.Context(), arg(args, 0, "."), archive.OpenOptions{
-		Stdin: os.Stdin, Stores: f.stores, ExtraStores: f.extra, Clients: stores.Clients{HTTP: client, SSH: a.ssh()}, Jobs: a.jobs, Flags: flags,
+		Stdin: os.Stdin, Stores: f.stores, ExtraStores: f.extra, Clients: clients, Jobs: a.jobs, Flags: flags,
 	})
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 )
 
@@ -30,6 +31,12 @@ func (f *clientFlags) add(fl *pflag.FlagSet) {
 	fl.StringVar(&f.caFile, "ca-file", "", "`FILE` with certificates to trust in place of the system's")
 	fl.StringVar(&f.cert, "cert", "", "`FILE` with a certificate to show to web servers")
 	fl.StringVar(&f.key, "key", "", "`FILE` with the key of --cert (default the same file)")
+}
+
+// clients returns what reaches other machines, to be closed.
+func (a *app) clients(names []string) (stores.Clients, error) {
+	client, err := a.client(names)
+	return stores.Clients{HTTP: client, SSH: a.ssh()}, err
 }
 
 // client returns the HTTP client of this run, which sends --header to the origins

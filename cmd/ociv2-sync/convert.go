@@ -59,11 +59,11 @@ func (a *app) runConvert(cmd *cobra.Command, args []string, o *convertOptions) e
 	if err := o.destFlags.options(&opts.Pull); err != nil {
 		return err
 	}
-	if opts.Pull.Client, err = a.client(append([]string{strings.TrimPrefix(args[0], "repo:")}, o.stores...)); err != nil {
+	if opts.Pull.Clients, err = a.clients(append([]string{strings.TrimPrefix(args[0], "repo:")}, o.stores...)); err != nil {
 		return err
 	}
-	opts.Pull.SSH = a.ssh()
-	defer opts.Pull.Client.Close()
+	opts.Push.Clients = opts.Pull.Clients
+	defer opts.Pull.Clients.Close()
 	var m meter
 	var once sync.Once
 	opts.Progress = func(n, total int64) {

@@ -114,12 +114,12 @@ than the chunks that it replaces is not published.`,
 					return err
 				}
 			}
-			client, err := a.client([]string{from.Repo, to.Repo})
+			clients, err := a.clients([]string{from.Repo, to.Repo})
 			if err != nil {
 				return err
 			}
-			defer client.Close()
-			made, err := transfer.DeltaMake(cmd.Context(), from, to, output, client, transfer.DeltaOptions{
+			defer clients.Close()
+			made, err := transfer.DeltaMake(cmd.Context(), from, to, output, clients, transfer.DeltaOptions{
 				Memory: int64(memory), Progress: a.deltaMeter(),
 			})
 			if err != nil {
@@ -156,12 +156,12 @@ digest, and the digest of the table of contents that it starts from.`,
 			if err != nil {
 				return err
 			}
-			client, err := a.client([]string{ref.Repo})
+			clients, err := a.clients([]string{ref.Repo})
 			if err != nil {
 				return err
 			}
-			defer client.Close()
-			list, err := transfer.Deltas(cmd.Context(), ref, client)
+			defer clients.Close()
+			list, err := transfer.Deltas(cmd.Context(), ref, clients)
 			if err != nil {
 				return err
 			}

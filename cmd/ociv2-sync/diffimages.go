@@ -25,11 +25,11 @@ func (a *app) diffImages(cmd *cobra.Command, args []string) error {
 	for i, arg := range args {
 		names[i] = strings.TrimPrefix(arg, repoPrefix)
 	}
-	client, err := a.client(names)
+	clients, err := a.clients(names)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer clients.Close()
 	var trees [2]*toc.TOC
 	for i, arg := range args {
 		name, ok := strings.CutPrefix(arg, repoPrefix)
@@ -40,7 +40,7 @@ func (a *app) diffImages(cmd *cobra.Command, args []string) error {
 		if err != nil {
 			return err
 		}
-		if trees[i], err = transfer.Contents(cmd.Context(), ref, client); err != nil {
+		if trees[i], err = transfer.Contents(cmd.Context(), ref, clients); err != nil {
 			return err
 		}
 	}

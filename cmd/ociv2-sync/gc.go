@@ -9,7 +9,6 @@ import (
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
-	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 )
 
 type gcOptions struct {
@@ -57,12 +56,12 @@ stays. While gc runs, make and push into the store wait.`,
 }
 
 func (a *app) runGC(cmd *cobra.Command, args []string, o *gcOptions) error {
-	client, err := a.client(append([]string{o.store}, args...))
+	clients, err := a.clients(append([]string{o.store}, args...))
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	opts := archive.GCOptions{Store: o.store, DryRun: o.dryRun, Clients: stores.Clients{HTTP: client, SSH: a.ssh()}}
+	defer clients.Close()
+	opts := archive.GCOptions{Store: o.store, DryRun: o.dryRun, Clients: clients}
 	if o.verbose {
 		opts.Removing = func(id chunk.ID) { a.say("removing chunk %s", id) }
 	}

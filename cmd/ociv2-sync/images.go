@@ -33,12 +33,12 @@ a repository, a directory or an http(s) URL, it lists the names and tags there.`
 }
 
 func (a *app) repoImages(cmd *cobra.Command, where string) error {
-	client, err := a.client([]string{where})
+	clients, err := a.clients([]string{where})
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	names, err := transfer.Catalog(cmd.Context(), where, client)
+	defer clients.Close()
+	names, err := transfer.Catalog(cmd.Context(), where, clients)
 	if err != nil {
 		return err
 	}

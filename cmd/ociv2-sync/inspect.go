@@ -34,12 +34,12 @@ func (a *app) runInspect(cmd *cobra.Command, arg string) error {
 	if err != nil {
 		return err
 	}
-	client, err := a.client([]string{ref.Repo})
+	clients, err := a.clients([]string{ref.Repo})
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	in, err := transfer.Inspect(cmd.Context(), ref, client)
+	defer clients.Close()
+	in, err := transfer.Inspect(cmd.Context(), ref, clients)
 	if err != nil {
 		return err
 	}

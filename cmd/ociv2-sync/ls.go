@@ -52,12 +52,12 @@ func (a *app) runLs(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	client, err := a.client([]string{ref.Repo})
+	clients, err := a.clients([]string{ref.Repo})
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	t, err := transfer.Contents(cmd.Context(), ref, client)
+	defer clients.Close()
+	t, err := transfer.Contents(cmd.Context(), ref, clients)
 	if err != nil {
 		return err
 	}

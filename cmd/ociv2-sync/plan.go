@@ -37,11 +37,10 @@ func (a *app) withPlan(cmd *cobra.Command, args []string, o *pullFlags, use func
 	if err != nil {
 		return err
 	}
-	if opts.Client, err = a.client(append([]string{ref.Repo}, o.stores...)); err != nil {
+	if opts.Clients, err = a.clients(append([]string{ref.Repo}, o.stores...)); err != nil {
 		return err
 	}
-	opts.SSH = a.ssh()
-	defer opts.Client.Close()
+	defer opts.Clients.Close()
 	p, err := transfer.Prepare(cmd.Context(), ref, opts)
 	if err != nil {
 		return err

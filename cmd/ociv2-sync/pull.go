@@ -193,11 +193,10 @@ func (a *app) runPull(cmd *cobra.Command, args []string, o *pullOptions) error {
 	if opts.Registry, err = o.registryFlags.options(a); err != nil {
 		return err
 	}
-	if opts.Client, err = a.client(append([]string{ref.Repo}, o.stores...)); err != nil {
+	if opts.Clients, err = a.clients(append([]string{ref.Repo}, o.stores...)); err != nil {
 		return err
 	}
-	opts.SSH = a.ssh()
-	defer opts.Client.Close()
+	defer opts.Clients.Close()
 	m := meter{stop: func() {}}
 	opts.Progress = func(received, completed int64) {
 		m.add(0, received)

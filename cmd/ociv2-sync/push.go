@@ -143,6 +143,10 @@ func (a *app) runPush(cmd *cobra.Command, args []string, o *pushOptions) error {
 	if err != nil {
 		return err
 	}
+	if opts.Clients, err = a.clients([]string{ref.Repo}); err != nil {
+		return err
+	}
+	defer opts.Clients.Close()
 	opts.Deltas, opts.Full, opts.DeltaMemory, opts.DeltaProgress = o.deltas, o.full, int64(o.memory), a.deltaMeter()
 	opts.Progress = func(done, total int64) {
 		if m.add == nil {

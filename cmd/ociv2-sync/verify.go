@@ -147,12 +147,12 @@ func (a *app) runRepair(cmd *cobra.Command, index string, o *repairOptions) erro
 	if stores.IsURL(o.store) {
 		return usageError{fmt.Errorf("the store %s is not a directory", o.store)}
 	}
-	client, err := a.client(append([]string{index}, o.from...))
+	clients, err := a.clients(append([]string{index}, o.from...))
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	sources, closer, err := stores.Open(o.from, stores.Clients{HTTP: client, SSH: a.ssh()})
+	defer clients.Close()
+	sources, closer, err := stores.Open(o.from, clients)
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ var edges = map[string][]string{
 	"internal/casyncproto": {"chunk", "caibx", "store"},
 	"internal/multihash":   {},
 	"internal/pipe":        {},
-	"internal/stores":      {"store", "store/httpstore", "store/local", "store/sshstore"},
+	"internal/stores":      {"store", "store/httpstore", "store/local", "store/sshstore", "internal/repo"},
 	"internal/archive":     {"chunk", "caibx", "catar", "store", "store/httpstore", "store/local", "internal/assemble", "internal/casyncproto", "internal/durable", "internal/ingest", "internal/pipe", "internal/stores", "internal/tree", "store/sshstore"},
 	"internal/transfer":    {"chunk", "caibx", "catar", "toc", "store", "store/httpstore", "store/local", "seed", "delta", "translate", "internal/assemble", "internal/bundle", "internal/catalogue", "internal/durable", "internal/ingest", "internal/ocidest", "internal/ocisrc", "internal/pipe", "internal/registry", "internal/repo", "internal/root", "internal/stores", "internal/tree", "store/sshstore"},
 	"internal/xz":          {},

@@ -113,6 +113,25 @@ func (f *File) CommitAs(path string) error {
 	return SyncDir(filepath.Dir(path))
 }
 
+// CommitNew is Commit for a path at which there must be nothing: else the error
+// wraps [fs.ErrExist], and what is there stays.
+func (f *File) CommitNew() error {
+	err := f.Sync()
+	if err == nil && f.temp == "" {
+		self := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+		err = unix.Linkat(unix.AT_FDCWD, self, unix.AT_FDCWD, f.path, unix.AT_SYMLINK_FOLLOW)
+	} else if err == nil {
+		err = unix.Link(f.temp, f.path)
+	}
+	if err != nil {
+		err = fmt.Errorf("durable: %w", &os.PathError{Op: "link", Path: f.path, Err: err})
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(f.path))
+}
+
 // Close discards the file unless it has been committed; then it does nothing.
 func (f *File) Close() error {
 	if f.done {

@@ -5,15 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/ociv2-sync/ociv2-sync/internal/durable"
+	"github.com/ociv2-sync/ociv2-sync/store"
 )
 
 const (
@@ -77,58 +74,92 @@ func parseCatalog(b []byte) ([]Name, error) {
 	return c.Images, nil
 }
 
-// writeCatalog writes catalog.json of the repository in dir from what is there.
-func writeCatalog(dir string) error {
-	c := catalogFile{SchemaVersion: 1, Images: []Name{}}
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.IsDir() || path == dir {
-			return err
-		}
-		name, err := filepath.Rel(dir, path)
+// updateCatalog brings what catalog.json says of one name up to date. Where it
+// is missing or wrong, it is made anew from the index.json of every name.
+func (u *updater) updateCatalog(ctx context.Context, name string) error {
+	return u.update(ctx, catalogName, maxCatalog, func(old []byte) ([]byte, error) {
+		images, err := parseCatalog(old)
 		if err != nil {
-			return err
+			return u.makeCatalog(ctx)
 		}
-		if checkName(filepath.ToSlash(name)) != nil {
-			return fs.SkipDir // a chunk store, blobs, or none of ours
-		}
-		tags, err := layoutTags(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
+		images = slices.DeleteFunc(images, func(n Name) bool { return n.Name == name })
+		tags, err := listTags(ctx, u.space, name)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		c.Images = append(c.Images, Name{Name: filepath.ToSlash(name), Tags: tags})
-		return nil
+		if len(tags) > 0 {
+			images = append(images, Name{Name: name, Tags: tags})
+		}
+		return encodeCatalog(images)
 	})
-	if err != nil {
-		return fmt.Errorf("repo: catalog: %w", err)
-	}
-	slices.SortFunc(c.Images, func(a, b Name) int { return strings.Compare(a.Name, b.Name) })
-	b, err := json.Marshal(c)
-	if err != nil {
-		return fmt.Errorf("repo: catalog: %w", err)
-	}
-	return durable.WriteFile(filepath.Join(dir, catalogName), b, 0o644)
 }
 
-// layoutTags gives the tags of the image layout in dir that are images of ours.
-func layoutTags(dir string) ([]string, error) {
-	b, err := os.ReadFile(filepath.Join(dir, ocispec.ImageIndexFile))
+// makeCatalog makes catalog.json from what is there.
+func (u *updater) makeCatalog(ctx context.Context) ([]byte, error) {
+	var images []Name
+	err := walkNames(ctx, u.space, ".", func(name string) error {
+		tags, err := listTags(ctx, u.space, name)
+		if len(tags) > 0 {
+			images = append(images, Name{Name: name, Tags: tags})
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
+	return encodeCatalog(images)
+}
+
+func encodeCatalog(images []Name) ([]byte, error) {
+	slices.SortFunc(images, func(a, b Name) int { return strings.Compare(a.Name, b.Name) })
+	return json.Marshal(catalogFile{SchemaVersion: 1, Images: append([]Name{}, images...)})
+}
+
+// walkNames calls f with every directory that may be a name's, below dir.
+func walkNames(ctx context.Context, s Space, dir string, f func(name string) error) error {
+	for e, err := range s.List(ctx, dir, false) {
+		if err != nil {
+			return fmt.Errorf("repo: %w", err)
+		}
+		if !e.Dir || checkName(e.Path) != nil {
+			continue // a chunk store, blobs, or none of ours
+		}
+		if err := f(e.Path); err != nil {
+			return err
+		}
+		if err := walkNames(ctx, s, e.Path, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listTags gives the tags of a name that are images of ours, sorted; none where
+// there is no such name.
+func listTags(ctx context.Context, s Space, name string) ([]string, error) {
+	path := name + "/" + ocispec.ImageIndexFile
+	b, err := s.ReadFile(ctx, path, maxTag)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("repo: %w", err)
+	}
 	index, err := parseLayoutIndex(b)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, ocispec.ImageIndexFile), err)
+		return nil, objectError(s, path, err)
 	}
-	tags := []string{}
+	there := make(map[string]bool)
+	for e, err := range s.List(ctx, name, false) {
+		if err != nil {
+			return nil, fmt.Errorf("repo: %w", err)
+		}
+		there[e.Path] = true
+	}
+	var tags []string
 	for _, d := range index.Manifests {
 		tag := d.Annotations[ocispec.AnnotationRefName]
-		if checkTag(tag) != nil {
-			continue
-		}
-		if _, err := os.Stat(filepath.Join(dir, tag+".json")); err == nil {
+		if checkTag(tag) == nil && there[name+"/"+tag+".json"] {
 			tags = append(tags, tag)
 		}
 	}

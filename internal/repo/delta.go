@@ -3,11 +3,8 @@ package repo
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -16,7 +13,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/ociv2-sync/ociv2-sync/internal/durable"
+	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/translate"
 )
 
@@ -85,99 +82,99 @@ func (im *Image) OpenDelta(ctx context.Context, d Delta, offset, size int64) (io
 // NewDelta is a delta to be published, with its bytes.
 type NewDelta struct {
 	Delta
-	Data io.Reader
+	Data io.ReaderAt
 }
 
 // AddDeltas lists deltas under a tag whose image still is the one with the
-// given manifest. A delta from where another one starts replaces that.
-func AddDeltas(ctx context.Context, ref Ref, manifest digest.Digest, deltas []NewDelta, now func() time.Time) (err error) {
-	w := writer{ref: ref, dir: filepath.Join(ref.Repo, filepath.FromSlash(ref.Name)), now: now}
-	l, err := takeLock(ctx, ref.Repo, now)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, l.release()) }()
-	path := filepath.Join(w.dir, ref.Tag+".json")
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("repo: %w", err)
-	}
-	tag, err := parseTag(b)
-	if err != nil {
-		return fmt.Errorf("repo: %s: %w", path, err)
-	}
-	if tag.Manifest.Digest != manifest {
-		return fmt.Errorf("repo: %s: %w: it has another image by now", ref, ErrMismatch)
-	}
-	if err := w.writeDeltas(tag, deltas); err != nil {
-		return err
-	}
-	if tag.Serial, err = w.nextSerial(now()); err != nil {
-		return err
-	}
-	if b, err = tag.encode(); err != nil {
-		return err
-	}
-	if !l.held() {
-		return fmt.Errorf("repo: %s: %w", ref, errLockLost)
-	}
-	return w.write(ref.Tag+".json", b)
+// given manifest. A delta from where another one starts replaces that. It is
+// called within Reserve.
+func AddDeltas(ctx context.Context, s Space, ref Ref, manifest digest.Digest, deltas []NewDelta, now func() time.Time) error {
+	w := writer{space: s, name: ref.Name, now: now}
+	path := ref.Name + "/" + ref.Tag + ".json"
+	return updating(ctx, s, now, func(ctx context.Context, u *updater) error {
+		return again(ctx, func() error {
+			b, version, err := u.load(ctx, path, maxTag)
+			if err != nil {
+				return err
+			}
+			if b == nil {
+				return fmt.Errorf("repo: %s: %w", ref, store.ErrNotFound)
+			}
+			tag, err := parseTag(b)
+			if err != nil {
+				return objectError(s, path, err)
+			}
+			if tag.Manifest.Digest != manifest {
+				return fmt.Errorf("repo: %s: %w: it has another image by now", ref, ErrMismatch)
+			}
+			made, err := w.writeDeltas(ctx, tag.Manifest, deltas)
+			if err != nil {
+				return err
+			}
+			err = u.updateIndex(ctx, ref.Name, func(index *ocispec.Index) { listDeltas(index, made) })
+			if err != nil {
+				return err
+			}
+			tag.add(made)
+			tag.Serial = tag.nextSerial(now())
+			if b, err = tag.encode(); err != nil {
+				return err
+			}
+			return u.store(ctx, path, b, version)
+		})
+	})
 }
 
-// writeDeltas puts deltas into place, tells OCI tools of them in index.json, and
-// lists them in tag.
-func (w *writer) writeDeltas(tag *tagFile, deltas []NewDelta) error {
-	var manifests []ocispec.Descriptor
-	for _, d := range deltas {
-		if err := w.copyBlob(d); err != nil {
-			return fmt.Errorf("repo: %s: %w", w.ref, err)
+// madeDelta is a delta whose blob and manifest are in place: how TAG.json and
+// how index.json list it.
+type madeDelta struct{ blob, manifest ocispec.Descriptor }
+
+// writeDeltas puts deltas that end at the image d into place, each with the
+// manifest that tells OCI tools of it.
+func (w *writer) writeDeltas(ctx context.Context, d ocispec.Descriptor, deltas []NewDelta) ([]madeDelta, error) {
+	d.Data, d.Platform, d.Annotations = nil, nil, nil
+	var made []madeDelta
+	for _, delta := range deltas {
+		if err := w.space.Put(ctx, blobPath(w.name, delta.Blob), delta.Data, delta.Size); err != nil {
+			return nil, fmt.Errorf("repo: delta: %w", err)
 		}
-		desc := d.descriptor()
-		subject := tag.Manifest
-		subject.Data, subject.Platform, subject.Annotations = nil, nil, nil
+		desc := delta.descriptor()
 		b, err := json.Marshal(ocispec.Manifest{
 			Versioned:    specs.Versioned{SchemaVersion: 2},
 			MediaType:    ocispec.MediaTypeImageManifest,
 			ArtifactType: MediaTypeDelta,
 			Config:       ocispec.DescriptorEmptyJSON,
 			Layers:       []ocispec.Descriptor{desc},
-			Subject:      &subject,
+			Subject:      &d,
 		})
 		if err != nil {
-			return fmt.Errorf("repo: delta: %w", err)
+			return nil, fmt.Errorf("repo: delta: %w", err)
 		}
-		if err := w.writeBlob(b); err != nil {
-			return err
+		if err := w.writeBlob(ctx, b); err != nil {
+			return nil, err
 		}
-		manifests = append(manifests, ocispec.Descriptor{
+		made = append(made, madeDelta{desc, ocispec.Descriptor{
 			MediaType: ocispec.MediaTypeImageManifest, ArtifactType: MediaTypeDelta,
 			Digest: digestOf(b), Size: int64(len(b)), Annotations: desc.Annotations,
-		})
-		tag.Others = slices.DeleteFunc(tag.Others, func(o ocispec.Descriptor) bool {
-			return o.MediaType == MediaTypeDelta && o.Annotations[annotationDeltaFrom] == desc.Annotations[annotationDeltaFrom]
-		})
-		tag.Others = append(tag.Others, desc)
+		}})
 	}
-	if len(manifests) == 0 {
-		return nil
-	}
-	return w.updateIndex(func(index *ocispec.Index) {
-		for _, m := range manifests {
-			index.Manifests = slices.DeleteFunc(index.Manifests, func(o ocispec.Descriptor) bool { return o.Digest == m.Digest })
-			index.Manifests = append(index.Manifests, m)
-		}
-	})
+	return made, nil
 }
 
-// copyBlob writes the bytes of a delta.
-func (w *writer) copyBlob(d NewDelta) (err error) {
-	f, err := durable.Create(filepath.Join(w.dir, filepath.FromSlash(blobPath(".", d.Blob))), 0o644)
-	if err != nil {
-		return err
+// add lists deltas in the tag, each in place of one that starts at the same tree.
+func (t *tagFile) add(deltas []madeDelta) {
+	for _, d := range deltas {
+		t.Others = slices.DeleteFunc(t.Others, func(o ocispec.Descriptor) bool {
+			return o.MediaType == MediaTypeDelta && o.Annotations[annotationDeltaFrom] == d.blob.Annotations[annotationDeltaFrom]
+		})
+		t.Others = append(t.Others, d.blob)
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if _, err := io.Copy(f, d.Data); err != nil {
-		return err
+}
+
+// listDeltas lists the manifests of deltas in an index.json.
+func listDeltas(index *ocispec.Index, deltas []madeDelta) {
+	for _, d := range deltas {
+		index.Manifests = slices.DeleteFunc(index.Manifests, func(o ocispec.Descriptor) bool { return o.Digest == d.manifest.Digest })
+		index.Manifests = append(index.Manifests, d.manifest)
 	}
-	return f.Commit()
 }

@@ -2,7 +2,6 @@ package repo
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -10,7 +9,6 @@ import (
 	"reflect"
 	"slices"
 	"testing"
-	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -215,96 +213,5 @@ func TestParseTagRefuses(t *testing.T) {
 		if tag, err := parseTag(bad); !isBad(err) {
 			t.Errorf("case %d: %+v, %v", i, tag, err)
 		}
-	}
-}
-
-func TestLock(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, lockName)
-	now := time.Now()
-	write := func(l lockFile) {
-		t.Helper()
-		b, err := json.Marshal(l)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, b, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	me := lockFile{Owner: "me:1", Boot: "here", Expires: now.Add(time.Minute)}
-	try := func(want bool) {
-		t.Helper()
-		l, err := tryLock(dir, me, now)
-		if err != nil || (l != nil) != want {
-			t.Fatalf("lock taken: %v, %v, want %t", l, err, want)
-		}
-		if l == nil {
-			return
-		}
-		if other, err := tryLock(dir, me, now.Add(time.Hour)); err != nil || other != nil {
-			t.Fatalf("lock taken twice: %v, %v", other, err)
-		}
-		if err := l.release(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	try(true)
-	write(lockFile{Owner: "killed:2", Boot: "here", Expires: now.Add(time.Hour)})
-	try(true)
-	write(lockFile{Owner: "far:3", Boot: "there", Expires: now.Add(time.Second)})
-	try(false)
-	write(lockFile{Owner: "far:3", Boot: "there", Expires: now.Add(-time.Second)})
-	try(true)
-	if err := os.WriteFile(path, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	try(false)
-	if err := os.Chtimes(path, now, now.Add(-lockTime-time.Minute)); err != nil {
-		t.Fatal(err)
-	}
-	try(true)
-	if left, _ := os.ReadDir(dir); len(left) != 0 {
-		t.Errorf("left %v", left)
-	}
-	// Whoever lost the lock to another notices.
-	l, err := tryLock(dir, me, now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	write(lockFile{Owner: "far:3", Boot: "there", Expires: now.Add(time.Hour)})
-	if l.held() {
-		t.Error("the lock of another passes for ours")
-	}
-	if err := l.release(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Errorf("the lock of another was removed: %v", err)
-	}
-}
-
-func TestTakeLockWaits(t *testing.T) {
-	dir := t.TempDir()
-	l, err := takeLock(t.Context(), dir, time.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*lockPoll)
-	defer cancel()
-	if _, err := takeLock(ctx, dir, time.Now); !errors.Is(err, context.DeadlineExceeded) {
-		t.Error(err)
-	}
-	if err := l.release(); err != nil {
-		t.Fatal(err)
-	}
-	if l, err = takeLock(t.Context(), dir, time.Now); err != nil {
-		t.Fatal(err)
-	}
-	if err := l.release(); err != nil {
-		t.Fatal(err)
 	}
 }

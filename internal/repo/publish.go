@@ -6,18 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
-	"github.com/ociv2-sync/ociv2-sync/internal/durable"
+	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 	"github.com/ociv2-sync/ociv2-sync/translate"
 )
@@ -54,43 +51,46 @@ type Published struct {
 	MetadataSize int64
 }
 
-// Publish writes the objects of an image to the repository in the directory
-// ref.Repo and makes ref.Name and ref.Tag stand for it: docs/format/repository.md,
-// section 7. It waits for other pushes to the repository. Stopped at any moment
-// it leaves the old image or the new one, and perhaps objects that nothing names.
-func Publish(ctx context.Context, ref Ref, p Publication) (_ *Published, err error) {
-	if ref.Remote() || ref.Tag == "" {
-		return nil, fmt.Errorf("%w: %s: not a tag in a directory", ErrRef, ref)
+// Publish writes the objects of an image to the repository in s and makes
+// ref.Name and ref.Tag stand for it: docs/format/repository.md, section 7. It
+// waits for other pushes to the repository. Stopped at any moment it leaves the
+// old image or the new one, and perhaps objects that nothing names. It is called
+// within Reserve, as what puts the image's chunks there is.
+func Publish(ctx context.Context, s Space, ref Ref, p Publication) (*Published, error) {
+	if ref.Tag == "" {
+		return nil, fmt.Errorf("%w: %s: not a tag", ErrRef, ref)
 	}
 	objects, manifest, err := p.objects(ref.Name)
 	if err != nil {
 		return nil, err
 	}
-	w := writer{ref: ref, dir: filepath.Join(ref.Repo, filepath.FromSlash(ref.Name)), now: p.Now}
-	if err := w.makeDirs(); err != nil {
-		return nil, err
-	}
-	for _, b := range objects {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if err := w.writeBlob(b); err != nil {
-			return nil, err
-		}
-	}
-	l, err := takeLock(ctx, ref.Repo, p.Now)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, l.release()) }()
+	w := writer{space: s, name: ref.Name, now: p.Now}
 	done := &Published{Digest: digestOf(manifest), TOCDigest: digestOf(p.TOC)}
 	for _, b := range objects {
 		done.MetadataSize += int64(len(b))
 	}
-	if done.Serial, err = w.writeTag(ctx, l, manifest, p); err != nil {
+	d := ocispec.Descriptor{
+		MediaType:    ocispec.MediaTypeImageManifest,
+		Digest:       done.Digest,
+		Size:         int64(len(manifest)),
+		ArtifactType: translate.MediaTypeImage,
+	}
+	if p.Info.Platform.OS != "" && p.Info.Platform.Architecture != "" {
+		d.Platform = &p.Info.Platform
+	}
+	if err := w.writeBlobs(ctx, objects...); err != nil {
 		return nil, err
 	}
-	return done, writeCatalog(ref.Repo)
+	deltas, err := w.writeDeltas(ctx, d, p.Deltas)
+	if err != nil {
+		return nil, err
+	}
+	return done, updating(ctx, s, p.Now, func(ctx context.Context, u *updater) error {
+		if done.Serial, err = w.writeTag(ctx, u, ref.Tag, d, manifest, p, deltas); err != nil {
+			return err
+		}
+		return u.updateCatalog(ctx, ref.Name)
+	})
 }
 
 // objects gives the blobs of the image under name, the manifest as the last,
@@ -154,168 +154,119 @@ func (p *Publication) objects(name string) (blobs [][]byte, manifest []byte, err
 
 // writer writes the files of one image name.
 type writer struct {
-	ref Ref
-	dir string // of the name
-	now func() time.Time
+	space Space
+	name  string
+	now   func() time.Time
 }
 
-// makeDirs makes the directories of the name, and sees them on the disk.
-func (w *writer) makeDirs() error {
-	dir := filepath.Join(w.dir, "blobs", "sha256")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("repo: %w", err)
-	}
-	for at := filepath.Dir(dir); ; at = filepath.Dir(at) {
-		if err := durable.SyncDir(at); err != nil {
-			return fmt.Errorf("repo: %s: %w", w.ref, err)
-		}
-		if at == filepath.Clean(w.ref.Repo) {
-			return nil
-		}
-	}
-}
+// blobsAtOnce is how many blobs are written at a time.
+const blobsAtOnce = 8
 
-func (w *writer) write(name string, b []byte) error {
-	if err := durable.WriteFile(filepath.Join(w.dir, name), b, 0o644); err != nil {
-		return fmt.Errorf("repo: %s: %w", w.ref, err)
+// writeBlobs writes blobs, the last one when the others are there: it names them.
+func (w *writer) writeBlobs(ctx context.Context, blobs ...[]byte) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(blobsAtOnce)
+	for _, b := range blobs[:len(blobs)-1] {
+		g.Go(func() error { return w.writeBlob(gctx, b) })
 	}
-	return nil
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return w.writeBlob(ctx, blobs[len(blobs)-1])
 }
 
 // writeBlob writes b unless it is there already. One that is there and damaged
 // is replaced.
-func (w *writer) writeBlob(b []byte) error {
-	name := filepath.FromSlash(blobPath(".", digestOf(b)))
-	have, err := os.ReadFile(filepath.Join(w.dir, name))
-	if err == nil && bytes.Equal(have, b) {
+func (w *writer) writeBlob(ctx context.Context, b []byte) error {
+	path := blobPath(w.name, digestOf(b))
+	have, err := w.space.ReadFile(ctx, path, int64(len(b)))
+	switch {
+	case err == nil && bytes.Equal(have, b):
 		return nil
+	case err == nil, errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrTooLarge):
+		return put(ctx, w.space, path, b)
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("repo: %s: %w", w.ref, err)
-	}
-	return w.write(name, b)
+	return fmt.Errorf("repo: %w", err)
 }
 
-// writeTag writes, in this order, what names the image: oci-layout, index.json,
-// TAG.caidx and TAG.json.
-func (w *writer) writeTag(ctx context.Context, l *lock, manifest []byte, p Publication) (serial uint64, err error) {
-	d := ocispec.Descriptor{
-		MediaType:    ocispec.MediaTypeImageManifest,
-		Digest:       digestOf(manifest),
-		Size:         int64(len(manifest)),
-		ArtifactType: translate.MediaTypeImage,
-	}
-	if p.Info.Platform.OS != "" && p.Info.Platform.Architecture != "" {
-		d.Platform = &p.Info.Platform
-	}
+// writeTag writes, in this order, what names the image d: oci-layout,
+// index.json, TAG.caidx and TAG.json. It returns the serial of the tag.
+func (w *writer) writeTag(ctx context.Context, u *updater, name string, d ocispec.Descriptor, manifest []byte, p Publication, deltas []madeDelta) (serial uint64, err error) {
 	layout, err := json.Marshal(ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion})
 	if err != nil {
 		return 0, fmt.Errorf("repo: %w", err)
 	}
-	if err := w.write(ocispec.ImageLayoutFile, layout); err != nil {
-		return 0, err
-	}
-	if err := w.writeIndex(d); err != nil {
+	if err := put(ctx, w.space, w.name+"/"+ocispec.ImageLayoutFile, layout); err != nil {
 		return 0, err
 	}
 	var index bytes.Buffer
 	if _, err := p.Catar.Index.WriteTo(&index); err != nil {
 		return 0, fmt.Errorf("repo: %w", err)
 	}
-	if err := w.write(w.ref.Tag+".caidx", index.Bytes()); err != nil {
-		return 0, err
-	}
-	tag := tagFile{Manifest: d, Pushed: p.Now()}
-	tag.Manifest.Data = manifest
-	tag.Others = []ocispec.Descriptor{{
-		MediaType: p.Info.ConfigMediaType,
-		Digest:    digestOf(p.Info.Config),
-		Size:      int64(len(p.Info.Config)),
-		Data:      p.Info.Config,
-	}}
-	// The deltas of the same image, pushed before, still end here.
-	if old, err := os.ReadFile(filepath.Join(w.dir, w.ref.Tag+".json")); err == nil {
-		if before, err := parseTag(old); err == nil && before.Manifest.Digest == d.Digest {
+	// With another push to the same tag beside it, whoever is last writes all of
+	// these files once more: they are of one image.
+	err = again(ctx, func() error {
+		path := w.name + "/" + name + ".json"
+		old, version, err := u.load(ctx, path, maxTag)
+		if err != nil {
+			return err
+		}
+		if err := w.updateIndex(ctx, u, name, d, deltas); err != nil {
+			return err
+		}
+		if err := put(ctx, w.space, w.name+"/"+name+".caidx", index.Bytes()); err != nil {
+			return err
+		}
+		tag := tagFile{Manifest: d, Pushed: p.Now()}
+		tag.Manifest.Data = manifest
+		tag.Others = []ocispec.Descriptor{{
+			MediaType: p.Info.ConfigMediaType,
+			Digest:    digestOf(p.Info.Config),
+			Size:      int64(len(p.Info.Config)),
+			Data:      p.Info.Config,
+		}}
+		before, err := parseTag(old)
+		if err != nil {
+			before = nil // a tag that is damaged is replaced; the time then decides
+		}
+		if before != nil && before.Manifest.Digest == d.Digest {
+			// The deltas of the same image, pushed before, still end here.
 			for _, o := range before.deltas() {
 				tag.Others = append(tag.Others, o.descriptor())
 			}
 		}
-	}
-	if err := w.writeDeltas(&tag, p.Deltas); err != nil {
-		return 0, err
-	}
-	if tag.Serial, err = w.nextSerial(tag.Pushed); err != nil {
-		return 0, err
-	}
-	b, err := tag.encode()
-	if err != nil {
-		return 0, err
-	}
-	if err := ctx.Err(); err != nil {
-		return 0, err
-	}
-	if !l.held() {
-		return 0, fmt.Errorf("repo: %s: %w", w.ref, errLockLost)
-	}
-	return tag.Serial, w.write(w.ref.Tag+".json", b)
+		tag.add(deltas)
+		tag.Serial = before.nextSerial(tag.Pushed)
+		serial = tag.Serial
+		b, err := tag.encode()
+		if err != nil {
+			return err
+		}
+		return u.store(ctx, path, b, version)
+	})
+	return serial, err
 }
 
-// writeIndex makes d the image of the tag in index.json, and keeps all else.
-func (w *writer) writeIndex(d ocispec.Descriptor) error {
-	return w.updateIndex(func(index *ocispec.Index) {
+// updateIndex makes d the image of the tag in index.json, with its deltas, and
+// keeps all else.
+func (w *writer) updateIndex(ctx context.Context, u *updater, tag string, d ocispec.Descriptor, deltas []madeDelta) error {
+	return u.updateIndex(ctx, w.name, func(index *ocispec.Index) {
 		index.Manifests = slices.DeleteFunc(index.Manifests, func(o ocispec.Descriptor) bool {
-			return o.Annotations[ocispec.AnnotationRefName] == w.ref.Tag
+			return o.Annotations[ocispec.AnnotationRefName] == tag
 		})
-		d.Annotations = map[string]string{ocispec.AnnotationRefName: w.ref.Tag}
+		d.Annotations = map[string]string{ocispec.AnnotationRefName: tag}
 		index.Manifests = append(index.Manifests, d)
+		listDeltas(index, deltas)
 	})
 }
 
-// updateIndex changes index.json, which may not exist yet.
-func (w *writer) updateIndex(change func(*ocispec.Index)) error {
-	path := filepath.Join(w.dir, ocispec.ImageIndexFile)
-	index := &ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
-	b, err := os.ReadFile(path)
-	switch {
-	case err == nil:
-		if index, err = parseLayoutIndex(b); err != nil {
-			return fmt.Errorf("repo: %s: %w", path, err)
-		}
-	case !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("repo: %w", err)
-	}
-	change(index)
-	if b, err = json.Marshal(index); err != nil {
-		return fmt.Errorf("repo: %w", err)
-	}
-	return w.write(ocispec.ImageIndexFile, b)
-}
-
-func parseLayoutIndex(b []byte) (*ocispec.Index, error) {
-	index := &ocispec.Index{}
-	if err := json.Unmarshal(b, index); err != nil {
-		return nil, malformed("%w", err)
-	}
-	if index.SchemaVersion != 2 {
-		return nil, malformed("schemaVersion %d", index.SchemaVersion)
-	}
-	return index, nil
-}
-
-// nextSerial gives the serial of the push: more than the tag's last one, and no
-// less than the time, so that it grows even when the tag was removed between.
-func (w *writer) nextSerial(now time.Time) (uint64, error) {
+// nextSerial gives the serial of a push at the given time over the tag t, which
+// may be nil: more than the tag's last one, and no less than the time, so that
+// it grows even when the tag was removed between.
+func (t *tagFile) nextSerial(now time.Time) uint64 {
 	serial := uint64(max(now.Unix(), 1))
-	b, err := os.ReadFile(filepath.Join(w.dir, w.ref.Tag+".json"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return serial, nil
+	if t != nil && t.Serial >= serial {
+		serial = t.Serial + 1
 	}
-	if err != nil {
-		return 0, fmt.Errorf("repo: %w", err)
-	}
-	// A tag that is damaged is replaced; the time then decides.
-	if last, err := parseTag(b); err == nil && last.Serial >= serial {
-		serial = last.Serial + 1
-	}
-	return serial, nil
+	return serial
 }

@@ -64,13 +64,13 @@ var (
 func ParseRef(s string) (Ref, error) {
 	r, err := parseRef(s)
 	if err != nil {
-		return Ref{}, fmt.Errorf("%w: %q: %w", ErrRef, redact(s), err)
+		return Ref{}, fmt.Errorf("%w: %q: %w", ErrRef, Redact(s), err)
 	}
 	return r, nil
 }
 
-// redact hides what may be a password in a URL.
-func redact(s string) string {
+// Redact hides what may be a password in a URL.
+func Redact(s string) string {
 	if m := schemePattern.FindString(s); m != "" {
 		rest := s[len(m):]
 		if end := strings.IndexByte(rest, '/'); end > 0 {

@@ -112,7 +112,8 @@ func mustRef(t testing.TB, s string) Ref {
 
 func publish(t testing.TB, ref string, p Publication) *Published {
 	t.Helper()
-	done, err := Publish(t.Context(), mustRef(t, ref), p)
+	r := mustRef(t, ref)
+	done, err := Publish(t.Context(), openDir(t, r.Repo), r, p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,11 +310,12 @@ func TestPublishAtOnce(t *testing.T) {
 	for i := range 6 {
 		pubs = append(pubs, publication(t, dir, fmt.Sprint(i), false))
 	}
+	space := openDir(t, dir)
 	var wg sync.WaitGroup
 	for i, p := range pubs {
 		ref := mustRef(t, fmt.Sprintf("%s/app%d:t%d", dir, i%2, i))
 		wg.Go(func() {
-			if _, err := Publish(t.Context(), ref, p); err != nil {
+			if _, err := Publish(t.Context(), space, ref, p); err != nil {
 				t.Error(err)
 			}
 		})
@@ -330,13 +332,12 @@ func TestPublishAtOnce(t *testing.T) {
 
 func TestPublishRefuses(t *testing.T) {
 	dir := t.TempDir()
-	good := publication(t, dir, "1", false)
+	good, space := publication(t, dir, "1", false), openDir(t, dir)
 	tests := []struct {
 		name   string
 		is     error
 		change func(*Publication, *Ref)
 	}{
-		{"URL", ErrRef, func(_ *Publication, r *Ref) { r.Repo = "http://host/repo" }},
 		{"digest", ErrRef, func(_ *Publication, r *Ref) { r.Tag, r.Digest = "", digest.FromString("x") }},
 		{"other tree", ErrMismatch, func(p *Publication, _ *Ref) { p.TOC = publication(t, dir, "longer", false).TOC }},
 		{"bad tree", toc.ErrInvalid, func(p *Publication, _ *Ref) { p.TOC = p.TOC[1:] }},
@@ -347,7 +348,7 @@ func TestPublishRefuses(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			p, ref := good, mustRef(t, dir+"/app:1")
 			tt.change(&p, &ref)
-			if _, err := Publish(t.Context(), ref, p); !errors.Is(err, tt.is) {
+			if _, err := Publish(t.Context(), space, ref, p); !errors.Is(err, tt.is) {
 				t.Error(err)
 			}
 		})
@@ -357,7 +358,7 @@ func TestPublishRefuses(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Publish(ctx, mustRef(t, dir+"/app:1"), good); !errors.Is(err, context.Canceled) {
+	if _, err := Publish(ctx, space, mustRef(t, dir+"/app:1"), good); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "app", "1.json")); !errors.Is(err, fs.ErrNotExist) {

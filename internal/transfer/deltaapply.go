@@ -15,15 +15,15 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/durable"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/root"
+	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 	"github.com/ociv2-sync/ociv2-sync/seed"
-	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
 // Deltas lists the deltas that end at an image.
-func Deltas(ctx context.Context, ref repo.Ref, client *httpstore.Client) ([]repo.Delta, error) {
-	im, c, err := openImage(ctx, ref, client)
+func Deltas(ctx context.Context, ref repo.Ref, clients stores.Clients) ([]repo.Delta, error) {
+	im, c, err := openImage(ctx, ref, clients)
 	if err != nil {
 		return nil, err
 	}

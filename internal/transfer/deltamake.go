@@ -21,7 +21,6 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 	"github.com/ociv2-sync/ociv2-sync/seed"
 	"github.com/ociv2-sync/ociv2-sync/store"
-	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
@@ -208,37 +207,29 @@ func tempFile(dir string) (*os.File, error) {
 }
 
 // entry is the delta as a repository lists it.
-func (m *MadeDelta) entry(data io.Reader) repo.NewDelta {
+func (m *MadeDelta) entry(data io.ReaderAt) repo.NewDelta {
 	return repo.NewDelta{Data: data, Delta: repo.Delta{Blob: m.Blob, Size: m.Size, Head: m.Head, From: m.From}}
 }
 
 // openImage opens the files and the image of a reference.
-func openImage(ctx context.Context, ref repo.Ref, client *httpstore.Client) (*repo.Image, io.Closer, error) {
-	if ref.Remote() {
-		d, err := client.Dir(ref.Repo)
-		if err != nil {
-			return nil, nil, err
-		}
-		im, err := repo.Open(ctx, d, ref)
-		return im, io.NopCloser(nil), err
-	}
-	d, err := repo.OpenDir(ref.Repo)
+func openImage(ctx context.Context, ref repo.Ref, clients stores.Clients) (*repo.Image, io.Closer, error) {
+	files, closer, err := clients.OpenRepo(ref.Repo)
 	if err != nil {
 		return nil, nil, err
 	}
-	im, err := repo.Open(ctx, d, ref)
+	im, err := repo.Open(ctx, files, ref)
 	if err != nil {
-		return nil, nil, errors.Join(err, d.Close())
+		return nil, nil, errors.Join(err, closer.Close())
 	}
-	return im, d, nil
+	return im, closer, nil
 }
 
 // DeltaMake makes the delta from one published image to another and lists it
 // under the latter's tag, which is in a directory; with output not "" it writes
 // it to that file instead. A zero from is none: the delta is from nothing.
-func DeltaMake(ctx context.Context, from, to repo.Ref, output string, client *httpstore.Client, opts DeltaOptions) (_ *MadeDelta, err error) {
-	if output == "" && (to.Remote() || to.Digest != "") {
-		return nil, fmt.Errorf("transfer: %w: %s: a delta is published under a tag of a repository in a directory", ErrUsage, to)
+func DeltaMake(ctx context.Context, from, to repo.Ref, output string, clients stores.Clients, opts DeltaOptions) (_ *MadeDelta, err error) {
+	if output == "" && to.Digest != "" {
+		return nil, fmt.Errorf("transfer: %w: %s: a delta is published under a tag", ErrUsage, to)
 	}
 	var closers []io.Closer
 	defer func() {
@@ -246,8 +237,16 @@ func DeltaMake(ctx context.Context, from, to repo.Ref, output string, client *ht
 			err = errors.Join(err, c.Close())
 		}
 	}()
+	var space repo.Space
+	if output == "" {
+		s, closer, err := clients.OpenSpace(to.Repo, false)
+		if err != nil {
+			return nil, err
+		}
+		space, closers = s, append(closers, closer)
+	}
 	open := func(ref repo.Ref) (*repo.Image, *published, error) {
-		im, c, err := openImage(ctx, ref, client)
+		im, c, err := openImage(ctx, ref, clients)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -256,7 +255,7 @@ func DeltaMake(ctx context.Context, from, to repo.Ref, output string, client *ht
 		if err != nil {
 			return nil, nil, err
 		}
-		st, c, err := stores.Open([]string{at}, stores.Clients{HTTP: client})
+		st, c, err := stores.Open([]string{at}, clients)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -288,7 +287,9 @@ func DeltaMake(ctx context.Context, from, to repo.Ref, output string, client *ht
 	if made.Useless {
 		return made, nil
 	}
-	return made, repo.AddDeltas(ctx, to, im.Digest, []repo.NewDelta{made.entry(f)}, time.Now)
+	return made, repo.Reserve(ctx, space, time.Now, func(ctx context.Context) error {
+		return repo.AddDeltas(ctx, space, to, im.Digest, []repo.NewDelta{made.entry(f)}, time.Now)
+	})
 }
 
 // writeOut writes a delta to a file of its own.
@@ -343,16 +344,11 @@ func predecessors(ctx context.Context, files repo.Files, ref repo.Ref, n int, ex
 
 // pushDeltas makes the deltas of a push: from the last n tags of the name, and
 // from nothing if full says so. The files are the caller's to close.
-func pushDeltas(ctx context.Context, ref repo.Ref, st store.Store, to *published, opts PushOptions) (made []*MadeDelta, files []*os.File, err error) {
+func pushDeltas(ctx context.Context, files repo.Files, ref repo.Ref, st store.Store, to *published, opts PushOptions) (made []*MadeDelta, spools []*os.File, err error) {
 	if opts.Deltas == 0 && !opts.Full {
 		return nil, nil, nil
 	}
-	dir, err := repo.OpenDir(ref.Repo)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer func() { err = errors.Join(err, dir.Close()) }()
-	bases, err := predecessors(ctx, dir, ref, opts.Deltas, digestOf(sha256.Sum256(to.tree.Canonical)))
+	bases, err := predecessors(ctx, files, ref, opts.Deltas, digestOf(sha256.Sum256(to.tree.Canonical)))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -361,24 +357,24 @@ func pushDeltas(ctx context.Context, ref repo.Ref, st store.Store, to *published
 		if err != nil {
 			return err
 		}
-		made, files = append(made, m), append(files, f)
+		made, spools = append(made, m), append(spools, f)
 		return nil
 	}
 	o := DeltaOptions{Memory: opts.DeltaMemory, Jobs: opts.Jobs, TempDir: opts.TempDir, Progress: opts.DeltaProgress}
 	for _, im := range bases {
 		from, err := openPublished(ctx, im, st)
 		if err != nil {
-			return made, files, err
+			return made, spools, err
 		}
 		if err := make(from, o); err != nil {
-			return made, files, err
+			return made, spools, err
 		}
 	}
 	if opts.Full {
 		o.Quality = fullQuality
 		err = make(nil, o)
 	}
-	return made, files, err
+	return made, spools, err
 }
 
 // fullQuality is the compression of a delta from nothing: the best one takes

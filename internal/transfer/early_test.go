@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
+	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 	"github.com/ociv2-sync/ociv2-sync/internal/testutil"
 	"github.com/ociv2-sync/ociv2-sync/seed"
 	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
@@ -69,7 +70,7 @@ func TestPullFetchesWhileSeedsAreRead(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			client := httpstore.NewClient(httpstore.Options{})
 			defer client.Close()
-			opts := PullOptions{Root: filepath.Join(t.TempDir(), "root"), Seeds: []string{seeds}, Client: client, MaxBytes: c.budget}
+			opts := PullOptions{Root: filepath.Join(t.TempDir(), "root"), Seeds: []string{seeds}, Clients: stores.Clients{HTTP: client}, MaxBytes: c.budget}
 			plan, err := Prepare(t.Context(), ref, opts)
 			if err != nil {
 				t.Fatal(err)

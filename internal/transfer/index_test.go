@@ -45,7 +45,7 @@ func TestPullReadsPartsOfTheIndex(t *testing.T) {
 			client := httpstore.NewClient(httpstore.Options{})
 			defer client.Close()
 			opts := newOptions(t)
-			opts.Client, opts.Deltas = client, DeltaNever
+			opts.Clients.HTTP, opts.Deltas = client, DeltaNever
 			_, err := Pull(t.Context(), parseRef(t, c.url+"/app:1"), opts, nil)
 			must(t, err)
 			plan, err := Prepare(t.Context(), parseRef(t, c.url+"/app:2"), opts)

@@ -7,15 +7,15 @@ import (
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
+	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 	"github.com/ociv2-sync/ociv2-sync/store"
-	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
 // Contents reads an image's table of contents, and nothing else but what leads
 // to it.
-func Contents(ctx context.Context, ref repo.Ref, client *httpstore.Client) (_ *toc.TOC, err error) {
-	p := &Prepared{opts: PullOptions{Client: client}}
+func Contents(ctx context.Context, ref repo.Ref, clients stores.Clients) (_ *toc.TOC, err error) {
+	p := &Prepared{opts: PullOptions{Clients: clients}}
 	defer func() { err = errors.Join(err, p.Close()) }()
 	if err := p.open(ctx, ref); err != nil {
 		return nil, err
@@ -49,8 +49,8 @@ type Inspection struct {
 }
 
 // Inspect reads all metadata of an image.
-func Inspect(ctx context.Context, ref repo.Ref, client *httpstore.Client) (_ *Inspection, err error) {
-	p := &Prepared{opts: PullOptions{Client: client}}
+func Inspect(ctx context.Context, ref repo.Ref, clients stores.Clients) (_ *Inspection, err error) {
+	p := &Prepared{opts: PullOptions{Clients: clients}}
 	defer func() { err = errors.Join(err, p.Close()) }()
 	if err := p.open(ctx, ref); err != nil {
 		return nil, err

@@ -20,9 +20,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 	"github.com/ociv2-sync/ociv2-sync/seed"
 	"github.com/ociv2-sync/ociv2-sync/store"
-	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 	"github.com/ociv2-sync/ociv2-sync/store/local"
-	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
 )
 
 // PullOptions are the options of pulling and of planning a pull.
@@ -63,10 +61,8 @@ type PullOptions struct {
 	MaxBytes int64
 	// Offline forbids to fetch anything but metadata.
 	Offline bool
-	// Client fetches from URLs.
-	Client *httpstore.Client
-	// SSH is how stores on other machines are reached.
-	SSH sshstore.Options
+	// Clients reach repositories and stores that are not on this machine.
+	Clients stores.Clients
 	// Jobs is the number of chunks requested at a time; 0 means 16.
 	Jobs int
 	// Logger may be nil.
@@ -203,21 +199,11 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 
 // open reads TAG.json or the manifest.
 func (p *Prepared) open(ctx context.Context, ref repo.Ref) error {
-	if ref.Remote() {
-		d, err := p.opts.Client.Dir(ref.Repo)
-		if err != nil {
-			return err
-		}
-		p.files.Files = d
-	} else {
-		d, err := repo.OpenDir(ref.Repo)
-		if err != nil {
-			return err
-		}
-		p.files.Files = d
-		p.closers = append(p.closers, d)
+	files, closer, err := p.opts.Clients.OpenRepo(ref.Repo)
+	if err != nil {
+		return err
 	}
-	var err error
+	p.files.Files, p.closers = files, append(p.closers, closer)
 	p.Image, err = repo.Open(ctx, &p.files, ref)
 	return err
 }
@@ -440,7 +426,7 @@ func (p *Prepared) openStore() (store.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, closer, err := stores.Open(append(p.opts.Stores[:len(p.opts.Stores):len(p.opts.Stores)], own), stores.Clients{HTTP: p.opts.Client, SSH: p.opts.SSH})
+	s, closer, err := stores.Open(append(p.opts.Stores[:len(p.opts.Stores):len(p.opts.Stores)], own), p.opts.Clients)
 	if err != nil {
 		return nil, err
 	}

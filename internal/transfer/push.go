@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -17,9 +16,9 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/pipe"
 	"github.com/ociv2-sync/ociv2-sync/internal/registry"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
+	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 	"github.com/ociv2-sync/ociv2-sync/seed"
 	"github.com/ociv2-sync/ociv2-sync/store"
-	"github.com/ociv2-sync/ociv2-sync/store/local"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 	"github.com/ociv2-sync/ociv2-sync/translate"
 )
@@ -48,6 +47,8 @@ type PushOptions struct {
 	// DeltaProgress is called with the bytes of a delta's contents done so far,
 	// and with how many there are.
 	DeltaProgress func(done, total int64)
+	// Clients reach repositories that are not on this machine.
+	Clients stores.Clients
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -86,7 +87,7 @@ func Push(ctx context.Context, source string, ref repo.Ref, opts PushOptions) (_
 
 // checkTarget refuses a reference that nothing can be pushed to.
 func checkTarget(ref repo.Ref) error {
-	if ref.Remote() {
+	if stores.IsURL(ref.Repo) {
 		return fmt.Errorf("transfer: %w: %s: images are pushed into a directory", ErrUsage, ref)
 	}
 	if ref.Digest != "" {
@@ -96,26 +97,37 @@ func checkTarget(ref repo.Ref) error {
 }
 
 // publish publishes a filesystem and the config in info.
-func publish(ctx context.Context, src *toc.Source, info *translate.ImageInfo, ref repo.Ref, opts PushOptions) (*Pushed, error) {
-	st, err := local.Open(filepath.Join(ref.Repo, repo.StoreName), local.Options{Create: true, Sync: true})
+func publish(ctx context.Context, src *toc.Source, info *translate.ImageInfo, ref repo.Ref, opts PushOptions) (p *Pushed, err error) {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	space, closer, err := opts.Clients.OpenSpace(ref.Repo, true)
 	if err != nil {
 		return nil, err
 	}
-	defer st.Close()
+	defer func() { err = errors.Join(err, closer.Close()) }()
+	st, err := opts.Clients.OpenTarget(ctx, space, repo.StoreName)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
 	// No collection may remove what the image will need before it is there.
-	unlock, err := st.Lock(ctx, false)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, unlock()) }()
+	err = repo.Reserve(ctx, space, opts.Now, func(ctx context.Context) error {
+		p, err = publishReserved(ctx, src, info, space, st, ref, opts)
+		return err
+	})
+	return p, err
+}
 
+// publishReserved is publish with the repository and its chunk store open.
+func publishReserved(ctx context.Context, src *toc.Source, info *translate.ImageInfo, space repo.Space, st stores.Target, ref repo.Ref, opts PushOptions) (*Pushed, error) {
 	layout, err := toc.NewLayout(src.Nodes)
 	if err != nil {
 		return nil, err
 	}
 	total := int64(layout.CatarSize + layout.ExtraSize)
-	if opts.Now == nil {
-		opts.Now = time.Now
+	if opts.Jobs == 0 {
+		opts.Jobs = st.Jobs
 	}
 	in := ingest.Options{
 		Params: chunk.DefaultParams(), FeatureFlags: uint64(toc.ProjectionFlags), Store: st, Jobs: opts.Jobs,
@@ -151,7 +163,7 @@ func publish(ctx context.Context, src *toc.Source, info *translate.ImageInfo, re
 	if err != nil {
 		return nil, err
 	}
-	deltas, files, err := pushDeltas(ctx, ref, st, to, opts)
+	deltas, files, err := pushDeltas(ctx, space, ref, st, to, opts)
 	defer func() {
 		for _, f := range files {
 			err = errors.Join(err, f.Close())
@@ -165,7 +177,7 @@ func publish(ctx context.Context, src *toc.Source, info *translate.ImageInfo, re
 			image.Deltas = append(image.Deltas, d.entry(files[i]))
 		}
 	}
-	published, err := repo.Publish(ctx, ref, image)
+	published, err := repo.Publish(ctx, space, ref, image)
 	if err != nil {
 		return nil, err
 	}
