@@ -13,3 +13,13 @@ func scanAVX512Odd(p *byte, n int, t *[336]uint32, v *[3]uint32) int
 //
 //go:noescape
 func scanAVX512(p *byte, n int, t *[336]uint32, v *[3]uint32) int
+
+// scanAVX2Odd finds, as scanAVX2 does, for discriminators that are odd: the shift is not looked at.
+//
+//go:noescape
+func scanAVX2Odd(p *byte, n int, t *[2048]uint32, v *[3]uint32) int
+
+// scanAVX2 returns what scanAVX512 returns.
+//
+//go:noescape
+func scanAVX2(p *byte, n int, t *[2048]uint32, v *[3]uint32) int

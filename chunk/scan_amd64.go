@@ -3,6 +3,7 @@
 package chunk
 
 import (
+	"math/bits"
 	"unsafe"
 
 	"golang.org/x/sys/cpu"
@@ -17,6 +18,10 @@ func kernels() []kernel {
 	if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512VBMI {
 		all = append(all, kernel{"AVX-512", avx512})
 	}
+	// BMI1 is asked for so that there is a way to turn this kernel off alone.
+	if x.HasAVX2 && x.HasBMI1 {
+		all = append(all, kernel{"AVX2", avx2})
+	}
 	return all
 }
 
@@ -28,6 +33,23 @@ func avx512(b []byte, from, n int, v *vectorTest) int {
 	}
 	return scanAVX512(p, n, &vectorTables, (*[3]uint32)(v))
 }
+
+func avx2(b []byte, from, n int, v *vectorTest) int {
+	_, _ = b[from-blockSize], b[from+n*blockSize-1]
+	p := (*byte)(unsafe.Pointer(&b[from]))
+	if v[1] == 0 {
+		return scanAVX2Odd(p, n, &rotatedTables, (*[3]uint32)(v))
+	}
+	return scanAVX2(p, n, &rotatedTables, (*[3]uint32)(v))
+}
+
+// rotatedTables are the hash's table rotated right by 1 to 8 bits.
+var rotatedTables = func() (t [8 * 256]uint32) {
+	for i := range t {
+		t[i] = bits.RotateLeft32(buzhash[i%256], -1-i/256)
+	}
+	return t
+}()
 
 // vectorTables are the constants of the kernel, laid out as its generator says.
 var vectorTables = func() (t [336]uint32) {

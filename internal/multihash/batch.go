@@ -29,6 +29,7 @@ type lane struct {
 // batch hashes up to maxBatch messages.
 type batch struct {
 	state   [8][lanes]uint64
+	data    [lanes]*byte // the next block of each lane
 	lanes   [lanes]lane
 	order   [maxBatch]uint16 // of the messages, longest first
 	digests [maxBatch][32]byte
@@ -36,7 +37,7 @@ type batch struct {
 
 // run computes the digests. The longest messages come first, so that the lanes
 // end at about the same time.
-func (b *batch) run(messages [][]byte) {
+func (b *batch) run(k kernel, messages [][]byte) {
 	order := b.order[:len(messages)]
 	for i := range order {
 		order[i] = uint16(i)
@@ -62,15 +63,9 @@ func (b *batch) run(messages [][]byte) {
 		if n == 0 {
 			return
 		}
-		var data [lanes]*byte
-		for i := range b.lanes {
-			l := &b.lanes[i]
-			if l.message < 0 {
-				l = &b.lanes[longest] // an idle lane hashes what is there, for nobody
-			}
-			data[i] = &l.rest[0]
+		for first := 0; first < lanes; first += k.lanes {
+			b.take(k, n, first, &b.lanes[longest])
 		}
-		blocks(&b.state, &data, n)
 		for i := range b.lanes {
 			l := &b.lanes[i]
 			if l.message < 0 {
@@ -89,6 +84,23 @@ func (b *batch) run(messages [][]byte) {
 			}
 			order = b.refill(i, messages, order)
 		}
+	}
+}
+
+// take takes n blocks into the lanes of a kernel from number first on. Idle ones
+// among them hash what another has, for nobody.
+func (b *batch) take(k kernel, n, first int, other *lane) {
+	idle := 0
+	for i := first; i < first+k.lanes; i++ {
+		l := &b.lanes[i]
+		if l.message < 0 {
+			l = other
+			idle++
+		}
+		b.data[i] = &l.rest[0]
+	}
+	if idle < k.lanes {
+		k.blocks(&b.state, &b.data, n, first)
 	}
 }
 

@@ -8,3 +8,8 @@ package multihash
 //
 //go:noescape
 func blocksAVX512(state *[8][8]uint64, data *[8]*byte, n int)
+
+// blocksAVX2 takes n blocks of 128 bytes, at least one, from four addresses in data, from number first on, into the states of these messages; first is 0 or 4.
+//
+//go:noescape
+func blocksAVX2(state *[8][8]uint64, data *[8]*byte, n int, first int)

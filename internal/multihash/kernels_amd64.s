@@ -1016,3 +1016,1673 @@ rounds:
 	JNZ         block
 	VZEROUPPER
 	RET
+
+DATA turn<>+0(SB)/8, $0x0007060504030201
+DATA turn<>+8(SB)/8, $0x080f0e0d0c0b0a09
+DATA turn<>+16(SB)/8, $0x0007060504030201
+DATA turn<>+24(SB)/8, $0x080f0e0d0c0b0a09
+GLOBL turn<>(SB), RODATA|NOPTR, $32
+
+// func blocksAVX2(state *[8][8]uint64, data *[8]*byte, n int, first int)
+// Requires: AVX, AVX2
+TEXT ·blocksAVX2(SB), NOSPLIT, $544-32
+	MOVQ    state+0(FP), AX
+	MOVQ    data+8(FP), CX
+	MOVQ    n+16(FP), DX
+	MOVQ    first+24(FP), BX
+	LEAQ    (AX)(BX*8), AX
+	LEAQ    (CX)(BX*8), CX
+	MOVQ    (CX), BX
+	MOVQ    8(CX), SI
+	MOVQ    16(CX), DI
+	MOVQ    24(CX), R8
+	XORQ    CX, CX
+	LEAQ    (SP), R10
+	ADDQ    $0x1f, R10
+	ANDQ    $-32, R10
+	VMOVDQU (AX), Y0
+	VMOVDQU 64(AX), Y1
+	VMOVDQU 128(AX), Y2
+	VMOVDQU 192(AX), Y3
+	VMOVDQU 256(AX), Y4
+	VMOVDQU 320(AX), Y5
+	VMOVDQU 384(AX), Y6
+	VMOVDQU 448(AX), Y7
+
+block:
+	// Four words of each message: one row a message becomes one vector a word
+	VMOVDQU     (BX)(CX*1), Y8
+	VPSHUFB     swap<>+0(SB), Y8, Y8
+	VMOVDQU     (SI)(CX*1), Y9
+	VPSHUFB     swap<>+0(SB), Y9, Y9
+	VMOVDQU     (DI)(CX*1), Y10
+	VPSHUFB     swap<>+0(SB), Y10, Y10
+	VMOVDQU     (R8)(CX*1), Y11
+	VPSHUFB     swap<>+0(SB), Y11, Y11
+	VPUNPCKLQDQ Y9, Y8, Y12
+	VPUNPCKHQDQ Y9, Y8, Y13
+	VPUNPCKLQDQ Y11, Y10, Y14
+	VPUNPCKHQDQ Y11, Y10, Y15
+	VPERM2I128  $0x20, Y14, Y12, Y8
+	VPERM2I128  $0x31, Y14, Y12, Y10
+	VPERM2I128  $0x20, Y15, Y13, Y9
+	VPERM2I128  $0x31, Y15, Y13, Y11
+	VMOVDQA     Y8, (R10)
+	VMOVDQA     Y9, 32(R10)
+	VMOVDQA     Y10, 64(R10)
+	VMOVDQA     Y11, 96(R10)
+
+	// Four words of each message: one row a message becomes one vector a word
+	VMOVDQU     32(BX)(CX*1), Y8
+	VPSHUFB     swap<>+0(SB), Y8, Y8
+	VMOVDQU     32(SI)(CX*1), Y9
+	VPSHUFB     swap<>+0(SB), Y9, Y9
+	VMOVDQU     32(DI)(CX*1), Y10
+	VPSHUFB     swap<>+0(SB), Y10, Y10
+	VMOVDQU     32(R8)(CX*1), Y11
+	VPSHUFB     swap<>+0(SB), Y11, Y11
+	VPUNPCKLQDQ Y9, Y8, Y12
+	VPUNPCKHQDQ Y9, Y8, Y13
+	VPUNPCKLQDQ Y11, Y10, Y14
+	VPUNPCKHQDQ Y11, Y10, Y15
+	VPERM2I128  $0x20, Y14, Y12, Y8
+	VPERM2I128  $0x31, Y14, Y12, Y10
+	VPERM2I128  $0x20, Y15, Y13, Y9
+	VPERM2I128  $0x31, Y15, Y13, Y11
+	VMOVDQA     Y8, 128(R10)
+	VMOVDQA     Y9, 160(R10)
+	VMOVDQA     Y10, 192(R10)
+	VMOVDQA     Y11, 224(R10)
+
+	// Four words of each message: one row a message becomes one vector a word
+	VMOVDQU     64(BX)(CX*1), Y8
+	VPSHUFB     swap<>+0(SB), Y8, Y8
+	VMOVDQU     64(SI)(CX*1), Y9
+	VPSHUFB     swap<>+0(SB), Y9, Y9
+	VMOVDQU     64(DI)(CX*1), Y10
+	VPSHUFB     swap<>+0(SB), Y10, Y10
+	VMOVDQU     64(R8)(CX*1), Y11
+	VPSHUFB     swap<>+0(SB), Y11, Y11
+	VPUNPCKLQDQ Y9, Y8, Y12
+	VPUNPCKHQDQ Y9, Y8, Y13
+	VPUNPCKLQDQ Y11, Y10, Y14
+	VPUNPCKHQDQ Y11, Y10, Y15
+	VPERM2I128  $0x20, Y14, Y12, Y8
+	VPERM2I128  $0x31, Y14, Y12, Y10
+	VPERM2I128  $0x20, Y15, Y13, Y9
+	VPERM2I128  $0x31, Y15, Y13, Y11
+	VMOVDQA     Y8, 256(R10)
+	VMOVDQA     Y9, 288(R10)
+	VMOVDQA     Y10, 320(R10)
+	VMOVDQA     Y11, 352(R10)
+
+	// Four words of each message: one row a message becomes one vector a word
+	VMOVDQU     96(BX)(CX*1), Y8
+	VPSHUFB     swap<>+0(SB), Y8, Y8
+	VMOVDQU     96(SI)(CX*1), Y9
+	VPSHUFB     swap<>+0(SB), Y9, Y9
+	VMOVDQU     96(DI)(CX*1), Y10
+	VPSHUFB     swap<>+0(SB), Y10, Y10
+	VMOVDQU     96(R8)(CX*1), Y11
+	VPSHUFB     swap<>+0(SB), Y11, Y11
+	VPUNPCKLQDQ Y9, Y8, Y12
+	VPUNPCKHQDQ Y9, Y8, Y13
+	VPUNPCKLQDQ Y11, Y10, Y14
+	VPUNPCKHQDQ Y11, Y10, Y15
+	VPERM2I128  $0x20, Y14, Y12, Y8
+	VPERM2I128  $0x31, Y14, Y12, Y10
+	VPERM2I128  $0x20, Y15, Y13, Y9
+	VPERM2I128  $0x31, Y15, Y13, Y11
+	VMOVDQA     Y8, 384(R10)
+	VMOVDQA     Y9, 416(R10)
+	VMOVDQA     Y10, 448(R10)
+	VMOVDQA     Y11, 480(R10)
+	LEAQ        constants<>+0(SB), R9
+	VPXOR       Y1, Y2, Y8
+	MOVQ        $0x00000004, R11
+
+rounds:
+	VPBROADCASTQ (R9), Y10
+	VPADDQ       (R10), Y10, Y10
+	VPADDQ       Y10, Y7, Y7
+	VPXOR        Y5, Y6, Y10
+	VPAND        Y4, Y10, Y10
+	VPXOR        Y6, Y10, Y10
+	VPADDQ       Y10, Y7, Y7
+	VPSRLQ       $0x0e, Y4, Y10
+	VPSLLQ       $0x32, Y4, Y11
+	VPSRLQ       $0x12, Y4, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y4, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y4, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y4, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y7, Y7
+	VPADDQ       Y7, Y3, Y3
+	VPSRLQ       $0x1c, Y0, Y10
+	VPSLLQ       $0x24, Y0, Y11
+	VPSRLQ       $0x22, Y0, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y0, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y0, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y0, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y7, Y7
+	VPXOR        Y0, Y1, Y9
+	VPAND        Y9, Y8, Y10
+	VPXOR        Y1, Y10, Y10
+	VPADDQ       Y10, Y7, Y7
+	VMOVDQA      32(R10), Y11
+	VMOVDQA      (R10), Y15
+	VPSHUFB      turn<>+0(SB), Y11, Y12
+	VPADDQ       288(R10), Y15, Y15
+	VPSRLQ       $0x01, Y11, Y13
+	VPSLLQ       $0x3f, Y11, Y14
+	VPXOR        Y13, Y12, Y12
+	VPSRLQ       $0x07, Y11, Y11
+	VPXOR        Y14, Y12, Y12
+	VMOVDQA      448(R10), Y13
+	VPXOR        Y11, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VPSRLQ       $0x13, Y13, Y12
+	VPSLLQ       $0x2d, Y13, Y11
+	VPSRLQ       $0x3d, Y13, Y14
+	VPXOR        Y11, Y12, Y12
+	VPSLLQ       $0x03, Y13, Y11
+	VPXOR        Y14, Y12, Y12
+	VPXOR        Y11, Y12, Y12
+	VPSRLQ       $0x06, Y13, Y13
+	VPXOR        Y13, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VMOVDQA      Y15, (R10)
+	VPBROADCASTQ 8(R9), Y10
+	VPADDQ       32(R10), Y10, Y10
+	VPADDQ       Y10, Y6, Y6
+	VPXOR        Y4, Y5, Y10
+	VPAND        Y3, Y10, Y10
+	VPXOR        Y5, Y10, Y10
+	VPADDQ       Y10, Y6, Y6
+	VPSRLQ       $0x0e, Y3, Y10
+	VPSLLQ       $0x32, Y3, Y11
+	VPSRLQ       $0x12, Y3, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y3, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y3, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y3, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y6, Y6
+	VPADDQ       Y6, Y2, Y2
+	VPSRLQ       $0x1c, Y7, Y10
+	VPSLLQ       $0x24, Y7, Y11
+	VPSRLQ       $0x22, Y7, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y7, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y7, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y7, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y6, Y6
+	VPXOR        Y7, Y0, Y8
+	VPAND        Y8, Y9, Y10
+	VPXOR        Y0, Y10, Y10
+	VPADDQ       Y10, Y6, Y6
+	VMOVDQA      64(R10), Y11
+	VMOVDQA      32(R10), Y15
+	VPSHUFB      turn<>+0(SB), Y11, Y12
+	VPADDQ       320(R10), Y15, Y15
+	VPSRLQ       $0x01, Y11, Y13
+	VPSLLQ       $0x3f, Y11, Y14
+	VPXOR        Y13, Y12, Y12
+	VPSRLQ       $0x07, Y11, Y11
+	VPXOR        Y14, Y12, Y12
+	VMOVDQA      480(R10), Y13
+	VPXOR        Y11, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VPSRLQ       $0x13, Y13, Y12
+	VPSLLQ       $0x2d, Y13, Y11
+	VPSRLQ       $0x3d, Y13, Y14
+	VPXOR        Y11, Y12, Y12
+	VPSLLQ       $0x03, Y13, Y11
+	VPXOR        Y14, Y12, Y12
+	VPXOR        Y11, Y12, Y12
+	VPSRLQ       $0x06, Y13, Y13
+	VPXOR        Y13, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VMOVDQA      Y15, 32(R10)
+	VPBROADCASTQ 16(R9), Y10
+	VPADDQ       64(R10), Y10, Y10
+	VPADDQ       Y10, Y5, Y5
+	VPXOR        Y3, Y4, Y10
+	VPAND        Y2, Y10, Y10
+	VPXOR        Y4, Y10, Y10
+	VPADDQ       Y10, Y5, Y5
+	VPSRLQ       $0x0e, Y2, Y10
+	VPSLLQ       $0x32, Y2, Y11
+	VPSRLQ       $0x12, Y2, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y2, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y2, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y2, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y5, Y5
+	VPADDQ       Y5, Y1, Y1
+	VPSRLQ       $0x1c, Y6, Y10
+	VPSLLQ       $0x24, Y6, Y11
+	VPSRLQ       $0x22, Y6, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y6, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y6, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y6, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y5, Y5
+	VPXOR        Y6, Y7, Y9
+	VPAND        Y9, Y8, Y10
+	VPXOR        Y7, Y10, Y10
+	VPADDQ       Y10, Y5, Y5
+	VMOVDQA      96(R10), Y11
+	VMOVDQA      64(R10), Y15
+	VPSHUFB      turn<>+0(SB), Y11, Y12
+	VPADDQ       352(R10), Y15, Y15
+	VPSRLQ       $0x01, Y11, Y13
+	VPSLLQ       $0x3f, Y11, Y14
+	VPXOR        Y13, Y12, Y12
+	VPSRLQ       $0x07, Y11, Y11
+	VPXOR        Y14, Y12, Y12
+	VMOVDQA      (R10), Y13
+	VPXOR        Y11, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VPSRLQ       $0x13, Y13, Y12
+	VPSLLQ       $0x2d, Y13, Y11
+	VPSRLQ       $0x3d, Y13, Y14
+	VPXOR        Y11, Y12, Y12
+	VPSLLQ       $0x03, Y13, Y11
+	VPXOR        Y14, Y12, Y12
+	VPXOR        Y11, Y12, Y12
+	VPSRLQ       $0x06, Y13, Y13
+	VPXOR        Y13, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VMOVDQA      Y15, 64(R10)
+	VPBROADCASTQ 24(R9), Y10
+	VPADDQ       96(R10), Y10, Y10
+	VPADDQ       Y10, Y4, Y4
+	VPXOR        Y2, Y3, Y10
+	VPAND        Y1, Y10, Y10
+	VPXOR        Y3, Y10, Y10
+	VPADDQ       Y10, Y4, Y4
+	VPSRLQ       $0x0e, Y1, Y10
+	VPSLLQ       $0x32, Y1, Y11
+	VPSRLQ       $0x12, Y1, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y1, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y1, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y1, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y4, Y4
+	VPADDQ       Y4, Y0, Y0
+	VPSRLQ       $0x1c, Y5, Y10
+	VPSLLQ       $0x24, Y5, Y11
+	VPSRLQ       $0x22, Y5, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y5, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y5, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y5, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y4, Y4
+	VPXOR        Y5, Y6, Y8
+	VPAND        Y8, Y9, Y10
+	VPXOR        Y6, Y10, Y10
+	VPADDQ       Y10, Y4, Y4
+	VMOVDQA      128(R10), Y11
+	VMOVDQA      96(R10), Y15
+	VPSHUFB      turn<>+0(SB), Y11, Y12
+	VPADDQ       384(R10), Y15, Y15
+	VPSRLQ       $0x01, Y11, Y13
+	VPSLLQ       $0x3f, Y11, Y14
+	VPXOR        Y13, Y12, Y12
+	VPSRLQ       $0x07, Y11, Y11
+	VPXOR        Y14, Y12, Y12
+	VMOVDQA      32(R10), Y13
+	VPXOR        Y11, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VPSRLQ       $0x13, Y13, Y12
+	VPSLLQ       $0x2d, Y13, Y11
+	VPSRLQ       $0x3d, Y13, Y14
+	VPXOR        Y11, Y12, Y12
+	VPSLLQ       $0x03, Y13, Y11
+	VPXOR        Y14, Y12, Y12
+	VPXOR        Y11, Y12, Y12
+	VPSRLQ       $0x06, Y13, Y13
+	VPXOR        Y13, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VMOVDQA      Y15, 96(R10)
+	VPBROADCASTQ 32(R9), Y10
+	VPADDQ       128(R10), Y10, Y10
+	VPADDQ       Y10, Y3, Y3
+	VPXOR        Y1, Y2, Y10
+	VPAND        Y0, Y10, Y10
+	VPXOR        Y2, Y10, Y10
+	VPADDQ       Y10, Y3, Y3
+	VPSRLQ       $0x0e, Y0, Y10
+	VPSLLQ       $0x32, Y0, Y11
+	VPSRLQ       $0x12, Y0, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y0, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y0, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y0, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y3, Y3
+	VPADDQ       Y3, Y7, Y7
+	VPSRLQ       $0x1c, Y4, Y10
+	VPSLLQ       $0x24, Y4, Y11
+	VPSRLQ       $0x22, Y4, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y4, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y4, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y4, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y3, Y3
+	VPXOR        Y4, Y5, Y9
+	VPAND        Y9, Y8, Y10
+	VPXOR        Y5, Y10, Y10
+	VPADDQ       Y10, Y3, Y3
+	VMOVDQA      160(R10), Y11
+	VMOVDQA      128(R10), Y15
+	VPSHUFB      turn<>+0(SB), Y11, Y12
+	VPADDQ       416(R10), Y15, Y15
+	VPSRLQ       $0x01, Y11, Y13
+	VPSLLQ       $0x3f, Y11, Y14
+	VPXOR        Y13, Y12, Y12
+	VPSRLQ       $0x07, Y11, Y11
+	VPXOR        Y14, Y12, Y12
+	VMOVDQA      64(R10), Y13
+	VPXOR        Y11, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VPSRLQ       $0x13, Y13, Y12
+	VPSLLQ       $0x2d, Y13, Y11
+	VPSRLQ       $0x3d, Y13, Y14
+	VPXOR        Y11, Y12, Y12
+	VPSLLQ       $0x03, Y13, Y11
+	VPXOR        Y14, Y12, Y12
+	VPXOR        Y11, Y12, Y12
+	VPSRLQ       $0x06, Y13, Y13
+	VPXOR        Y13, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VMOVDQA      Y15, 128(R10)
+	VPBROADCASTQ 40(R9), Y10
+	VPADDQ       160(R10), Y10, Y10
+	VPADDQ       Y10, Y2, Y2
+	VPXOR        Y0, Y1, Y10
+	VPAND        Y7, Y10, Y10
+	VPXOR        Y1, Y10, Y10
+	VPADDQ       Y10, Y2, Y2
+	VPSRLQ       $0x0e, Y7, Y10
+	VPSLLQ       $0x32, Y7, Y11
+	VPSRLQ       $0x12, Y7, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y7, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y7, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y7, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y2, Y2
+	VPADDQ       Y2, Y6, Y6
+	VPSRLQ       $0x1c, Y3, Y10
+	VPSLLQ       $0x24, Y3, Y11
+	VPSRLQ       $0x22, Y3, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y3, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y3, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y3, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y2, Y2
+	VPXOR        Y3, Y4, Y8
+	VPAND        Y8, Y9, Y10
+	VPXOR        Y4, Y10, Y10
+	VPADDQ       Y10, Y2, Y2
+	VMOVDQA      192(R10), Y11
+	VMOVDQA      160(R10), Y15
+	VPSHUFB      turn<>+0(SB), Y11, Y12
+	VPADDQ       448(R10), Y15, Y15
+	VPSRLQ       $0x01, Y11, Y13
+	VPSLLQ       $0x3f, Y11, Y14
+	VPXOR        Y13, Y12, Y12
+	VPSRLQ       $0x07, Y11, Y11
+	VPXOR        Y14, Y12, Y12
+	VMOVDQA      96(R10), Y13
+	VPXOR        Y11, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VPSRLQ       $0x13, Y13, Y12
+	VPSLLQ       $0x2d, Y13, Y11
+	VPSRLQ       $0x3d, Y13, Y14
+	VPXOR        Y11, Y12, Y12
+	VPSLLQ       $0x03, Y13, Y11
+	VPXOR        Y14, Y12, Y12
+	VPXOR        Y11, Y12, Y12
+	VPSRLQ       $0x06, Y13, Y13
+	VPXOR        Y13, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VMOVDQA      Y15, 160(R10)
+	VPBROADCASTQ 48(R9), Y10
+	VPADDQ       192(R10), Y10, Y10
+	VPADDQ       Y10, Y1, Y1
+	VPXOR        Y7, Y0, Y10
+	VPAND        Y6, Y10, Y10
+	VPXOR        Y0, Y10, Y10
+	VPADDQ       Y10, Y1, Y1
+	VPSRLQ       $0x0e, Y6, Y10
+	VPSLLQ       $0x32, Y6, Y11
+	VPSRLQ       $0x12, Y6, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y6, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y6, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y6, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y1, Y1
+	VPADDQ       Y1, Y5, Y5
+	VPSRLQ       $0x1c, Y2, Y10
+	VPSLLQ       $0x24, Y2, Y11
+	VPSRLQ       $0x22, Y2, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y2, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y2, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y2, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y1, Y1
+	VPXOR        Y2, Y3, Y9
+	VPAND        Y9, Y8, Y10
+	VPXOR        Y3, Y10, Y10
+	VPADDQ       Y10, Y1, Y1
+	VMOVDQA      224(R10), Y11
+	VMOVDQA      192(R10), Y15
+	VPSHUFB      turn<>+0(SB), Y11, Y12
+	VPADDQ       480(R10), Y15, Y15
+	VPSRLQ       $0x01, Y11, Y13
+	VPSLLQ       $0x3f, Y11, Y14
+	VPXOR        Y13, Y12, Y12
+	VPSRLQ       $0x07, Y11, Y11
+	VPXOR        Y14, Y12, Y12
+	VMOVDQA      128(R10), Y13
+	VPXOR        Y11, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VPSRLQ       $0x13, Y13, Y12
+	VPSLLQ       $0x2d, Y13, Y11
+	VPSRLQ       $0x3d, Y13, Y14
+	VPXOR        Y11, Y12, Y12
+	VPSLLQ       $0x03, Y13, Y11
+	VPXOR        Y14, Y12, Y12
+	VPXOR        Y11, Y12, Y12
+	VPSRLQ       $0x06, Y13, Y13
+	VPXOR        Y13, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VMOVDQA      Y15, 192(R10)
+	VPBROADCASTQ 56(R9), Y10
+	VPADDQ       224(R10), Y10, Y10
+	VPADDQ       Y10, Y0, Y0
+	VPXOR        Y6, Y7, Y10
+	VPAND        Y5, Y10, Y10
+	VPXOR        Y7, Y10, Y10
+	VPADDQ       Y10, Y0, Y0
+	VPSRLQ       $0x0e, Y5, Y10
+	VPSLLQ       $0x32, Y5, Y11
+	VPSRLQ       $0x12, Y5, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y5, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y5, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y5, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y0, Y0
+	VPADDQ       Y0, Y4, Y4
+	VPSRLQ       $0x1c, Y1, Y10
+	VPSLLQ       $0x24, Y1, Y11
+	VPSRLQ       $0x22, Y1, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y1, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y1, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y1, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y0, Y0
+	VPXOR        Y1, Y2, Y8
+	VPAND        Y8, Y9, Y10
+	VPXOR        Y2, Y10, Y10
+	VPADDQ       Y10, Y0, Y0
+	VMOVDQA      256(R10), Y11
+	VMOVDQA      224(R10), Y15
+	VPSHUFB      turn<>+0(SB), Y11, Y12
+	VPADDQ       (R10), Y15, Y15
+	VPSRLQ       $0x01, Y11, Y13
+	VPSLLQ       $0x3f, Y11, Y14
+	VPXOR        Y13, Y12, Y12
+	VPSRLQ       $0x07, Y11, Y11
+	VPXOR        Y14, Y12, Y12
+	VMOVDQA      160(R10), Y13
+	VPXOR        Y11, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VPSRLQ       $0x13, Y13, Y12
+	VPSLLQ       $0x2d, Y13, Y11
+	VPSRLQ       $0x3d, Y13, Y14
+	VPXOR        Y11, Y12, Y12
+	VPSLLQ       $0x03, Y13, Y11
+	VPXOR        Y14, Y12, Y12
+	VPXOR        Y11, Y12, Y12
+	VPSRLQ       $0x06, Y13, Y13
+	VPXOR        Y13, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VMOVDQA      Y15, 224(R10)
+	VPBROADCASTQ 64(R9), Y10
+	VPADDQ       256(R10), Y10, Y10
+	VPADDQ       Y10, Y7, Y7
+	VPXOR        Y5, Y6, Y10
+	VPAND        Y4, Y10, Y10
+	VPXOR        Y6, Y10, Y10
+	VPADDQ       Y10, Y7, Y7
+	VPSRLQ       $0x0e, Y4, Y10
+	VPSLLQ       $0x32, Y4, Y11
+	VPSRLQ       $0x12, Y4, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y4, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y4, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y4, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y7, Y7
+	VPADDQ       Y7, Y3, Y3
+	VPSRLQ       $0x1c, Y0, Y10
+	VPSLLQ       $0x24, Y0, Y11
+	VPSRLQ       $0x22, Y0, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y0, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y0, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y0, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y7, Y7
+	VPXOR        Y0, Y1, Y9
+	VPAND        Y9, Y8, Y10
+	VPXOR        Y1, Y10, Y10
+	VPADDQ       Y10, Y7, Y7
+	VMOVDQA      288(R10), Y11
+	VMOVDQA      256(R10), Y15
+	VPSHUFB      turn<>+0(SB), Y11, Y12
+	VPADDQ       32(R10), Y15, Y15
+	VPSRLQ       $0x01, Y11, Y13
+	VPSLLQ       $0x3f, Y11, Y14
+	VPXOR        Y13, Y12, Y12
+	VPSRLQ       $0x07, Y11, Y11
+	VPXOR        Y14, Y12, Y12
+	VMOVDQA      192(R10), Y13
+	VPXOR        Y11, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VPSRLQ       $0x13, Y13, Y12
+	VPSLLQ       $0x2d, Y13, Y11
+	VPSRLQ       $0x3d, Y13, Y14
+	VPXOR        Y11, Y12, Y12
+	VPSLLQ       $0x03, Y13, Y11
+	VPXOR        Y14, Y12, Y12
+	VPXOR        Y11, Y12, Y12
+	VPSRLQ       $0x06, Y13, Y13
+	VPXOR        Y13, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VMOVDQA      Y15, 256(R10)
+	VPBROADCASTQ 72(R9), Y10
+	VPADDQ       288(R10), Y10, Y10
+	VPADDQ       Y10, Y6, Y6
+	VPXOR        Y4, Y5, Y10
+	VPAND        Y3, Y10, Y10
+	VPXOR        Y5, Y10, Y10
+	VPADDQ       Y10, Y6, Y6
+	VPSRLQ       $0x0e, Y3, Y10
+	VPSLLQ       $0x32, Y3, Y11
+	VPSRLQ       $0x12, Y3, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y3, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y3, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y3, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y6, Y6
+	VPADDQ       Y6, Y2, Y2
+	VPSRLQ       $0x1c, Y7, Y10
+	VPSLLQ       $0x24, Y7, Y11
+	VPSRLQ       $0x22, Y7, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y7, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y7, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y7, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y6, Y6
+	VPXOR        Y7, Y0, Y8
+	VPAND        Y8, Y9, Y10
+	VPXOR        Y0, Y10, Y10
+	VPADDQ       Y10, Y6, Y6
+	VMOVDQA      320(R10), Y11
+	VMOVDQA      288(R10), Y15
+	VPSHUFB      turn<>+0(SB), Y11, Y12
+	VPADDQ       64(R10), Y15, Y15
+	VPSRLQ       $0x01, Y11, Y13
+	VPSLLQ       $0x3f, Y11, Y14
+	VPXOR        Y13, Y12, Y12
+	VPSRLQ       $0x07, Y11, Y11
+	VPXOR        Y14, Y12, Y12
+	VMOVDQA      224(R10), Y13
+	VPXOR        Y11, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VPSRLQ       $0x13, Y13, Y12
+	VPSLLQ       $0x2d, Y13, Y11
+	VPSRLQ       $0x3d, Y13, Y14
+	VPXOR        Y11, Y12, Y12
+	VPSLLQ       $0x03, Y13, Y11
+	VPXOR        Y14, Y12, Y12
+	VPXOR        Y11, Y12, Y12
+	VPSRLQ       $0x06, Y13, Y13
+	VPXOR        Y13, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VMOVDQA      Y15, 288(R10)
+	VPBROADCASTQ 80(R9), Y10
+	VPADDQ       320(R10), Y10, Y10
+	VPADDQ       Y10, Y5, Y5
+	VPXOR        Y3, Y4, Y10
+	VPAND        Y2, Y10, Y10
+	VPXOR        Y4, Y10, Y10
+	VPADDQ       Y10, Y5, Y5
+	VPSRLQ       $0x0e, Y2, Y10
+	VPSLLQ       $0x32, Y2, Y11
+	VPSRLQ       $0x12, Y2, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y2, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y2, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y2, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y5, Y5
+	VPADDQ       Y5, Y1, Y1
+	VPSRLQ       $0x1c, Y6, Y10
+	VPSLLQ       $0x24, Y6, Y11
+	VPSRLQ       $0x22, Y6, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y6, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y6, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y6, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y5, Y5
+	VPXOR        Y6, Y7, Y9
+	VPAND        Y9, Y8, Y10
+	VPXOR        Y7, Y10, Y10
+	VPADDQ       Y10, Y5, Y5
+	VMOVDQA      352(R10), Y11
+	VMOVDQA      320(R10), Y15
+	VPSHUFB      turn<>+0(SB), Y11, Y12
+	VPADDQ       96(R10), Y15, Y15
+	VPSRLQ       $0x01, Y11, Y13
+	VPSLLQ       $0x3f, Y11, Y14
+	VPXOR        Y13, Y12, Y12
+	VPSRLQ       $0x07, Y11, Y11
+	VPXOR        Y14, Y12, Y12
+	VMOVDQA      256(R10), Y13
+	VPXOR        Y11, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VPSRLQ       $0x13, Y13, Y12
+	VPSLLQ       $0x2d, Y13, Y11
+	VPSRLQ       $0x3d, Y13, Y14
+	VPXOR        Y11, Y12, Y12
+	VPSLLQ       $0x03, Y13, Y11
+	VPXOR        Y14, Y12, Y12
+	VPXOR        Y11, Y12, Y12
+	VPSRLQ       $0x06, Y13, Y13
+	VPXOR        Y13, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VMOVDQA      Y15, 320(R10)
+	VPBROADCASTQ 88(R9), Y10
+	VPADDQ       352(R10), Y10, Y10
+	VPADDQ       Y10, Y4, Y4
+	VPXOR        Y2, Y3, Y10
+	VPAND        Y1, Y10, Y10
+	VPXOR        Y3, Y10, Y10
+	VPADDQ       Y10, Y4, Y4
+	VPSRLQ       $0x0e, Y1, Y10
+	VPSLLQ       $0x32, Y1, Y11
+	VPSRLQ       $0x12, Y1, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y1, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y1, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y1, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y4, Y4
+	VPADDQ       Y4, Y0, Y0
+	VPSRLQ       $0x1c, Y5, Y10
+	VPSLLQ       $0x24, Y5, Y11
+	VPSRLQ       $0x22, Y5, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y5, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y5, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y5, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y4, Y4
+	VPXOR        Y5, Y6, Y8
+	VPAND        Y8, Y9, Y10
+	VPXOR        Y6, Y10, Y10
+	VPADDQ       Y10, Y4, Y4
+	VMOVDQA      384(R10), Y11
+	VMOVDQA      352(R10), Y15
+	VPSHUFB      turn<>+0(SB), Y11, Y12
+	VPADDQ       128(R10), Y15, Y15
+	VPSRLQ       $0x01, Y11, Y13
+	VPSLLQ       $0x3f, Y11, Y14
+	VPXOR        Y13, Y12, Y12
+	VPSRLQ       $0x07, Y11, Y11
+	VPXOR        Y14, Y12, Y12
+	VMOVDQA      288(R10), Y13
+	VPXOR        Y11, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VPSRLQ       $0x13, Y13, Y12
+	VPSLLQ       $0x2d, Y13, Y11
+	VPSRLQ       $0x3d, Y13, Y14
+	VPXOR        Y11, Y12, Y12
+	VPSLLQ       $0x03, Y13, Y11
+	VPXOR        Y14, Y12, Y12
+	VPXOR        Y11, Y12, Y12
+	VPSRLQ       $0x06, Y13, Y13
+	VPXOR        Y13, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VMOVDQA      Y15, 352(R10)
+	VPBROADCASTQ 96(R9), Y10
+	VPADDQ       384(R10), Y10, Y10
+	VPADDQ       Y10, Y3, Y3
+	VPXOR        Y1, Y2, Y10
+	VPAND        Y0, Y10, Y10
+	VPXOR        Y2, Y10, Y10
+	VPADDQ       Y10, Y3, Y3
+	VPSRLQ       $0x0e, Y0, Y10
+	VPSLLQ       $0x32, Y0, Y11
+	VPSRLQ       $0x12, Y0, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y0, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y0, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y0, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y3, Y3
+	VPADDQ       Y3, Y7, Y7
+	VPSRLQ       $0x1c, Y4, Y10
+	VPSLLQ       $0x24, Y4, Y11
+	VPSRLQ       $0x22, Y4, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y4, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y4, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y4, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y3, Y3
+	VPXOR        Y4, Y5, Y9
+	VPAND        Y9, Y8, Y10
+	VPXOR        Y5, Y10, Y10
+	VPADDQ       Y10, Y3, Y3
+	VMOVDQA      416(R10), Y11
+	VMOVDQA      384(R10), Y15
+	VPSHUFB      turn<>+0(SB), Y11, Y12
+	VPADDQ       160(R10), Y15, Y15
+	VPSRLQ       $0x01, Y11, Y13
+	VPSLLQ       $0x3f, Y11, Y14
+	VPXOR        Y13, Y12, Y12
+	VPSRLQ       $0x07, Y11, Y11
+	VPXOR        Y14, Y12, Y12
+	VMOVDQA      320(R10), Y13
+	VPXOR        Y11, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VPSRLQ       $0x13, Y13, Y12
+	VPSLLQ       $0x2d, Y13, Y11
+	VPSRLQ       $0x3d, Y13, Y14
+	VPXOR        Y11, Y12, Y12
+	VPSLLQ       $0x03, Y13, Y11
+	VPXOR        Y14, Y12, Y12
+	VPXOR        Y11, Y12, Y12
+	VPSRLQ       $0x06, Y13, Y13
+	VPXOR        Y13, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VMOVDQA      Y15, 384(R10)
+	VPBROADCASTQ 104(R9), Y10
+	VPADDQ       416(R10), Y10, Y10
+	VPADDQ       Y10, Y2, Y2
+	VPXOR        Y0, Y1, Y10
+	VPAND        Y7, Y10, Y10
+	VPXOR        Y1, Y10, Y10
+	VPADDQ       Y10, Y2, Y2
+	VPSRLQ       $0x0e, Y7, Y10
+	VPSLLQ       $0x32, Y7, Y11
+	VPSRLQ       $0x12, Y7, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y7, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y7, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y7, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y2, Y2
+	VPADDQ       Y2, Y6, Y6
+	VPSRLQ       $0x1c, Y3, Y10
+	VPSLLQ       $0x24, Y3, Y11
+	VPSRLQ       $0x22, Y3, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y3, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y3, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y3, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y2, Y2
+	VPXOR        Y3, Y4, Y8
+	VPAND        Y8, Y9, Y10
+	VPXOR        Y4, Y10, Y10
+	VPADDQ       Y10, Y2, Y2
+	VMOVDQA      448(R10), Y11
+	VMOVDQA      416(R10), Y15
+	VPSHUFB      turn<>+0(SB), Y11, Y12
+	VPADDQ       192(R10), Y15, Y15
+	VPSRLQ       $0x01, Y11, Y13
+	VPSLLQ       $0x3f, Y11, Y14
+	VPXOR        Y13, Y12, Y12
+	VPSRLQ       $0x07, Y11, Y11
+	VPXOR        Y14, Y12, Y12
+	VMOVDQA      352(R10), Y13
+	VPXOR        Y11, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VPSRLQ       $0x13, Y13, Y12
+	VPSLLQ       $0x2d, Y13, Y11
+	VPSRLQ       $0x3d, Y13, Y14
+	VPXOR        Y11, Y12, Y12
+	VPSLLQ       $0x03, Y13, Y11
+	VPXOR        Y14, Y12, Y12
+	VPXOR        Y11, Y12, Y12
+	VPSRLQ       $0x06, Y13, Y13
+	VPXOR        Y13, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VMOVDQA      Y15, 416(R10)
+	VPBROADCASTQ 112(R9), Y10
+	VPADDQ       448(R10), Y10, Y10
+	VPADDQ       Y10, Y1, Y1
+	VPXOR        Y7, Y0, Y10
+	VPAND        Y6, Y10, Y10
+	VPXOR        Y0, Y10, Y10
+	VPADDQ       Y10, Y1, Y1
+	VPSRLQ       $0x0e, Y6, Y10
+	VPSLLQ       $0x32, Y6, Y11
+	VPSRLQ       $0x12, Y6, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y6, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y6, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y6, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y1, Y1
+	VPADDQ       Y1, Y5, Y5
+	VPSRLQ       $0x1c, Y2, Y10
+	VPSLLQ       $0x24, Y2, Y11
+	VPSRLQ       $0x22, Y2, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y2, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y2, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y2, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y1, Y1
+	VPXOR        Y2, Y3, Y9
+	VPAND        Y9, Y8, Y10
+	VPXOR        Y3, Y10, Y10
+	VPADDQ       Y10, Y1, Y1
+	VMOVDQA      480(R10), Y11
+	VMOVDQA      448(R10), Y15
+	VPSHUFB      turn<>+0(SB), Y11, Y12
+	VPADDQ       224(R10), Y15, Y15
+	VPSRLQ       $0x01, Y11, Y13
+	VPSLLQ       $0x3f, Y11, Y14
+	VPXOR        Y13, Y12, Y12
+	VPSRLQ       $0x07, Y11, Y11
+	VPXOR        Y14, Y12, Y12
+	VMOVDQA      384(R10), Y13
+	VPXOR        Y11, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VPSRLQ       $0x13, Y13, Y12
+	VPSLLQ       $0x2d, Y13, Y11
+	VPSRLQ       $0x3d, Y13, Y14
+	VPXOR        Y11, Y12, Y12
+	VPSLLQ       $0x03, Y13, Y11
+	VPXOR        Y14, Y12, Y12
+	VPXOR        Y11, Y12, Y12
+	VPSRLQ       $0x06, Y13, Y13
+	VPXOR        Y13, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VMOVDQA      Y15, 448(R10)
+	VPBROADCASTQ 120(R9), Y10
+	VPADDQ       480(R10), Y10, Y10
+	VPADDQ       Y10, Y0, Y0
+	VPXOR        Y6, Y7, Y10
+	VPAND        Y5, Y10, Y10
+	VPXOR        Y7, Y10, Y10
+	VPADDQ       Y10, Y0, Y0
+	VPSRLQ       $0x0e, Y5, Y10
+	VPSLLQ       $0x32, Y5, Y11
+	VPSRLQ       $0x12, Y5, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y5, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y5, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y5, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y0, Y0
+	VPADDQ       Y0, Y4, Y4
+	VPSRLQ       $0x1c, Y1, Y10
+	VPSLLQ       $0x24, Y1, Y11
+	VPSRLQ       $0x22, Y1, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y1, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y1, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y1, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y0, Y0
+	VPXOR        Y1, Y2, Y8
+	VPAND        Y8, Y9, Y10
+	VPXOR        Y2, Y10, Y10
+	VPADDQ       Y10, Y0, Y0
+	VMOVDQA      (R10), Y11
+	VMOVDQA      480(R10), Y15
+	VPSHUFB      turn<>+0(SB), Y11, Y12
+	VPADDQ       256(R10), Y15, Y15
+	VPSRLQ       $0x01, Y11, Y13
+	VPSLLQ       $0x3f, Y11, Y14
+	VPXOR        Y13, Y12, Y12
+	VPSRLQ       $0x07, Y11, Y11
+	VPXOR        Y14, Y12, Y12
+	VMOVDQA      416(R10), Y13
+	VPXOR        Y11, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VPSRLQ       $0x13, Y13, Y12
+	VPSLLQ       $0x2d, Y13, Y11
+	VPSRLQ       $0x3d, Y13, Y14
+	VPXOR        Y11, Y12, Y12
+	VPSLLQ       $0x03, Y13, Y11
+	VPXOR        Y14, Y12, Y12
+	VPXOR        Y11, Y12, Y12
+	VPSRLQ       $0x06, Y13, Y13
+	VPXOR        Y13, Y12, Y12
+	VPADDQ       Y12, Y15, Y15
+	VMOVDQA      Y15, 480(R10)
+	ADDQ         $0x80, R9
+	DECQ         R11
+	JNZ          rounds
+	VPBROADCASTQ (R9), Y10
+	VPADDQ       (R10), Y10, Y10
+	VPADDQ       Y10, Y7, Y7
+	VPXOR        Y5, Y6, Y10
+	VPAND        Y4, Y10, Y10
+	VPXOR        Y6, Y10, Y10
+	VPADDQ       Y10, Y7, Y7
+	VPSRLQ       $0x0e, Y4, Y10
+	VPSLLQ       $0x32, Y4, Y11
+	VPSRLQ       $0x12, Y4, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y4, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y4, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y4, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y7, Y7
+	VPADDQ       Y7, Y3, Y3
+	VPSRLQ       $0x1c, Y0, Y10
+	VPSLLQ       $0x24, Y0, Y11
+	VPSRLQ       $0x22, Y0, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y0, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y0, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y0, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y7, Y7
+	VPXOR        Y0, Y1, Y9
+	VPAND        Y9, Y8, Y10
+	VPXOR        Y1, Y10, Y10
+	VPADDQ       Y10, Y7, Y7
+	VPBROADCASTQ 8(R9), Y10
+	VPADDQ       32(R10), Y10, Y10
+	VPADDQ       Y10, Y6, Y6
+	VPXOR        Y4, Y5, Y10
+	VPAND        Y3, Y10, Y10
+	VPXOR        Y5, Y10, Y10
+	VPADDQ       Y10, Y6, Y6
+	VPSRLQ       $0x0e, Y3, Y10
+	VPSLLQ       $0x32, Y3, Y11
+	VPSRLQ       $0x12, Y3, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y3, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y3, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y3, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y6, Y6
+	VPADDQ       Y6, Y2, Y2
+	VPSRLQ       $0x1c, Y7, Y10
+	VPSLLQ       $0x24, Y7, Y11
+	VPSRLQ       $0x22, Y7, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y7, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y7, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y7, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y6, Y6
+	VPXOR        Y7, Y0, Y8
+	VPAND        Y8, Y9, Y10
+	VPXOR        Y0, Y10, Y10
+	VPADDQ       Y10, Y6, Y6
+	VPBROADCASTQ 16(R9), Y10
+	VPADDQ       64(R10), Y10, Y10
+	VPADDQ       Y10, Y5, Y5
+	VPXOR        Y3, Y4, Y10
+	VPAND        Y2, Y10, Y10
+	VPXOR        Y4, Y10, Y10
+	VPADDQ       Y10, Y5, Y5
+	VPSRLQ       $0x0e, Y2, Y10
+	VPSLLQ       $0x32, Y2, Y11
+	VPSRLQ       $0x12, Y2, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y2, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y2, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y2, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y5, Y5
+	VPADDQ       Y5, Y1, Y1
+	VPSRLQ       $0x1c, Y6, Y10
+	VPSLLQ       $0x24, Y6, Y11
+	VPSRLQ       $0x22, Y6, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y6, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y6, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y6, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y5, Y5
+	VPXOR        Y6, Y7, Y9
+	VPAND        Y9, Y8, Y10
+	VPXOR        Y7, Y10, Y10
+	VPADDQ       Y10, Y5, Y5
+	VPBROADCASTQ 24(R9), Y10
+	VPADDQ       96(R10), Y10, Y10
+	VPADDQ       Y10, Y4, Y4
+	VPXOR        Y2, Y3, Y10
+	VPAND        Y1, Y10, Y10
+	VPXOR        Y3, Y10, Y10
+	VPADDQ       Y10, Y4, Y4
+	VPSRLQ       $0x0e, Y1, Y10
+	VPSLLQ       $0x32, Y1, Y11
+	VPSRLQ       $0x12, Y1, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y1, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y1, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y1, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y4, Y4
+	VPADDQ       Y4, Y0, Y0
+	VPSRLQ       $0x1c, Y5, Y10
+	VPSLLQ       $0x24, Y5, Y11
+	VPSRLQ       $0x22, Y5, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y5, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y5, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y5, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y4, Y4
+	VPXOR        Y5, Y6, Y8
+	VPAND        Y8, Y9, Y10
+	VPXOR        Y6, Y10, Y10
+	VPADDQ       Y10, Y4, Y4
+	VPBROADCASTQ 32(R9), Y10
+	VPADDQ       128(R10), Y10, Y10
+	VPADDQ       Y10, Y3, Y3
+	VPXOR        Y1, Y2, Y10
+	VPAND        Y0, Y10, Y10
+	VPXOR        Y2, Y10, Y10
+	VPADDQ       Y10, Y3, Y3
+	VPSRLQ       $0x0e, Y0, Y10
+	VPSLLQ       $0x32, Y0, Y11
+	VPSRLQ       $0x12, Y0, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y0, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y0, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y0, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y3, Y3
+	VPADDQ       Y3, Y7, Y7
+	VPSRLQ       $0x1c, Y4, Y10
+	VPSLLQ       $0x24, Y4, Y11
+	VPSRLQ       $0x22, Y4, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y4, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y4, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y4, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y3, Y3
+	VPXOR        Y4, Y5, Y9
+	VPAND        Y9, Y8, Y10
+	VPXOR        Y5, Y10, Y10
+	VPADDQ       Y10, Y3, Y3
+	VPBROADCASTQ 40(R9), Y10
+	VPADDQ       160(R10), Y10, Y10
+	VPADDQ       Y10, Y2, Y2
+	VPXOR        Y0, Y1, Y10
+	VPAND        Y7, Y10, Y10
+	VPXOR        Y1, Y10, Y10
+	VPADDQ       Y10, Y2, Y2
+	VPSRLQ       $0x0e, Y7, Y10
+	VPSLLQ       $0x32, Y7, Y11
+	VPSRLQ       $0x12, Y7, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y7, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y7, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y7, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y2, Y2
+	VPADDQ       Y2, Y6, Y6
+	VPSRLQ       $0x1c, Y3, Y10
+	VPSLLQ       $0x24, Y3, Y11
+	VPSRLQ       $0x22, Y3, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y3, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y3, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y3, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y2, Y2
+	VPXOR        Y3, Y4, Y8
+	VPAND        Y8, Y9, Y10
+	VPXOR        Y4, Y10, Y10
+	VPADDQ       Y10, Y2, Y2
+	VPBROADCASTQ 48(R9), Y10
+	VPADDQ       192(R10), Y10, Y10
+	VPADDQ       Y10, Y1, Y1
+	VPXOR        Y7, Y0, Y10
+	VPAND        Y6, Y10, Y10
+	VPXOR        Y0, Y10, Y10
+	VPADDQ       Y10, Y1, Y1
+	VPSRLQ       $0x0e, Y6, Y10
+	VPSLLQ       $0x32, Y6, Y11
+	VPSRLQ       $0x12, Y6, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y6, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y6, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y6, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y1, Y1
+	VPADDQ       Y1, Y5, Y5
+	VPSRLQ       $0x1c, Y2, Y10
+	VPSLLQ       $0x24, Y2, Y11
+	VPSRLQ       $0x22, Y2, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y2, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y2, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y2, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y1, Y1
+	VPXOR        Y2, Y3, Y9
+	VPAND        Y9, Y8, Y10
+	VPXOR        Y3, Y10, Y10
+	VPADDQ       Y10, Y1, Y1
+	VPBROADCASTQ 56(R9), Y10
+	VPADDQ       224(R10), Y10, Y10
+	VPADDQ       Y10, Y0, Y0
+	VPXOR        Y6, Y7, Y10
+	VPAND        Y5, Y10, Y10
+	VPXOR        Y7, Y10, Y10
+	VPADDQ       Y10, Y0, Y0
+	VPSRLQ       $0x0e, Y5, Y10
+	VPSLLQ       $0x32, Y5, Y11
+	VPSRLQ       $0x12, Y5, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y5, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y5, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y5, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y0, Y0
+	VPADDQ       Y0, Y4, Y4
+	VPSRLQ       $0x1c, Y1, Y10
+	VPSLLQ       $0x24, Y1, Y11
+	VPSRLQ       $0x22, Y1, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y1, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y1, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y1, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y0, Y0
+	VPXOR        Y1, Y2, Y8
+	VPAND        Y8, Y9, Y10
+	VPXOR        Y2, Y10, Y10
+	VPADDQ       Y10, Y0, Y0
+	VPBROADCASTQ 64(R9), Y10
+	VPADDQ       256(R10), Y10, Y10
+	VPADDQ       Y10, Y7, Y7
+	VPXOR        Y5, Y6, Y10
+	VPAND        Y4, Y10, Y10
+	VPXOR        Y6, Y10, Y10
+	VPADDQ       Y10, Y7, Y7
+	VPSRLQ       $0x0e, Y4, Y10
+	VPSLLQ       $0x32, Y4, Y11
+	VPSRLQ       $0x12, Y4, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y4, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y4, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y4, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y7, Y7
+	VPADDQ       Y7, Y3, Y3
+	VPSRLQ       $0x1c, Y0, Y10
+	VPSLLQ       $0x24, Y0, Y11
+	VPSRLQ       $0x22, Y0, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y0, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y0, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y0, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y7, Y7
+	VPXOR        Y0, Y1, Y9
+	VPAND        Y9, Y8, Y10
+	VPXOR        Y1, Y10, Y10
+	VPADDQ       Y10, Y7, Y7
+	VPBROADCASTQ 72(R9), Y10
+	VPADDQ       288(R10), Y10, Y10
+	VPADDQ       Y10, Y6, Y6
+	VPXOR        Y4, Y5, Y10
+	VPAND        Y3, Y10, Y10
+	VPXOR        Y5, Y10, Y10
+	VPADDQ       Y10, Y6, Y6
+	VPSRLQ       $0x0e, Y3, Y10
+	VPSLLQ       $0x32, Y3, Y11
+	VPSRLQ       $0x12, Y3, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y3, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y3, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y3, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y6, Y6
+	VPADDQ       Y6, Y2, Y2
+	VPSRLQ       $0x1c, Y7, Y10
+	VPSLLQ       $0x24, Y7, Y11
+	VPSRLQ       $0x22, Y7, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y7, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y7, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y7, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y6, Y6
+	VPXOR        Y7, Y0, Y8
+	VPAND        Y8, Y9, Y10
+	VPXOR        Y0, Y10, Y10
+	VPADDQ       Y10, Y6, Y6
+	VPBROADCASTQ 80(R9), Y10
+	VPADDQ       320(R10), Y10, Y10
+	VPADDQ       Y10, Y5, Y5
+	VPXOR        Y3, Y4, Y10
+	VPAND        Y2, Y10, Y10
+	VPXOR        Y4, Y10, Y10
+	VPADDQ       Y10, Y5, Y5
+	VPSRLQ       $0x0e, Y2, Y10
+	VPSLLQ       $0x32, Y2, Y11
+	VPSRLQ       $0x12, Y2, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y2, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y2, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y2, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y5, Y5
+	VPADDQ       Y5, Y1, Y1
+	VPSRLQ       $0x1c, Y6, Y10
+	VPSLLQ       $0x24, Y6, Y11
+	VPSRLQ       $0x22, Y6, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y6, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y6, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y6, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y5, Y5
+	VPXOR        Y6, Y7, Y9
+	VPAND        Y9, Y8, Y10
+	VPXOR        Y7, Y10, Y10
+	VPADDQ       Y10, Y5, Y5
+	VPBROADCASTQ 88(R9), Y10
+	VPADDQ       352(R10), Y10, Y10
+	VPADDQ       Y10, Y4, Y4
+	VPXOR        Y2, Y3, Y10
+	VPAND        Y1, Y10, Y10
+	VPXOR        Y3, Y10, Y10
+	VPADDQ       Y10, Y4, Y4
+	VPSRLQ       $0x0e, Y1, Y10
+	VPSLLQ       $0x32, Y1, Y11
+	VPSRLQ       $0x12, Y1, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y1, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y1, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y1, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y4, Y4
+	VPADDQ       Y4, Y0, Y0
+	VPSRLQ       $0x1c, Y5, Y10
+	VPSLLQ       $0x24, Y5, Y11
+	VPSRLQ       $0x22, Y5, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y5, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y5, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y5, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y4, Y4
+	VPXOR        Y5, Y6, Y8
+	VPAND        Y8, Y9, Y10
+	VPXOR        Y6, Y10, Y10
+	VPADDQ       Y10, Y4, Y4
+	VPBROADCASTQ 96(R9), Y10
+	VPADDQ       384(R10), Y10, Y10
+	VPADDQ       Y10, Y3, Y3
+	VPXOR        Y1, Y2, Y10
+	VPAND        Y0, Y10, Y10
+	VPXOR        Y2, Y10, Y10
+	VPADDQ       Y10, Y3, Y3
+	VPSRLQ       $0x0e, Y0, Y10
+	VPSLLQ       $0x32, Y0, Y11
+	VPSRLQ       $0x12, Y0, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y0, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y0, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y0, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y3, Y3
+	VPADDQ       Y3, Y7, Y7
+	VPSRLQ       $0x1c, Y4, Y10
+	VPSLLQ       $0x24, Y4, Y11
+	VPSRLQ       $0x22, Y4, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y4, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y4, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y4, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y3, Y3
+	VPXOR        Y4, Y5, Y9
+	VPAND        Y9, Y8, Y10
+	VPXOR        Y5, Y10, Y10
+	VPADDQ       Y10, Y3, Y3
+	VPBROADCASTQ 104(R9), Y10
+	VPADDQ       416(R10), Y10, Y10
+	VPADDQ       Y10, Y2, Y2
+	VPXOR        Y0, Y1, Y10
+	VPAND        Y7, Y10, Y10
+	VPXOR        Y1, Y10, Y10
+	VPADDQ       Y10, Y2, Y2
+	VPSRLQ       $0x0e, Y7, Y10
+	VPSLLQ       $0x32, Y7, Y11
+	VPSRLQ       $0x12, Y7, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y7, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y7, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y7, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y2, Y2
+	VPADDQ       Y2, Y6, Y6
+	VPSRLQ       $0x1c, Y3, Y10
+	VPSLLQ       $0x24, Y3, Y11
+	VPSRLQ       $0x22, Y3, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y3, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y3, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y3, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y2, Y2
+	VPXOR        Y3, Y4, Y8
+	VPAND        Y8, Y9, Y10
+	VPXOR        Y4, Y10, Y10
+	VPADDQ       Y10, Y2, Y2
+	VPBROADCASTQ 112(R9), Y10
+	VPADDQ       448(R10), Y10, Y10
+	VPADDQ       Y10, Y1, Y1
+	VPXOR        Y7, Y0, Y10
+	VPAND        Y6, Y10, Y10
+	VPXOR        Y0, Y10, Y10
+	VPADDQ       Y10, Y1, Y1
+	VPSRLQ       $0x0e, Y6, Y10
+	VPSLLQ       $0x32, Y6, Y11
+	VPSRLQ       $0x12, Y6, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y6, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y6, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y6, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y1, Y1
+	VPADDQ       Y1, Y5, Y5
+	VPSRLQ       $0x1c, Y2, Y10
+	VPSLLQ       $0x24, Y2, Y11
+	VPSRLQ       $0x22, Y2, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y2, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y2, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y2, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y1, Y1
+	VPXOR        Y2, Y3, Y9
+	VPAND        Y9, Y8, Y10
+	VPXOR        Y3, Y10, Y10
+	VPADDQ       Y10, Y1, Y1
+	VPBROADCASTQ 120(R9), Y10
+	VPADDQ       480(R10), Y10, Y10
+	VPADDQ       Y10, Y0, Y0
+	VPXOR        Y6, Y7, Y10
+	VPAND        Y5, Y10, Y10
+	VPXOR        Y7, Y10, Y10
+	VPADDQ       Y10, Y0, Y0
+	VPSRLQ       $0x0e, Y5, Y10
+	VPSLLQ       $0x32, Y5, Y11
+	VPSRLQ       $0x12, Y5, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x2e, Y5, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x29, Y5, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x17, Y5, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y0, Y0
+	VPADDQ       Y0, Y4, Y4
+	VPSRLQ       $0x1c, Y1, Y10
+	VPSLLQ       $0x24, Y1, Y11
+	VPSRLQ       $0x22, Y1, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x1e, Y1, Y11
+	VPXOR        Y12, Y10, Y10
+	VPSRLQ       $0x27, Y1, Y12
+	VPXOR        Y11, Y10, Y10
+	VPSLLQ       $0x19, Y1, Y11
+	VPXOR        Y12, Y10, Y10
+	VPXOR        Y11, Y10, Y10
+	VPADDQ       Y10, Y0, Y0
+	VPXOR        Y1, Y2, Y8
+	VPAND        Y8, Y9, Y10
+	VPXOR        Y2, Y10, Y10
+	VPADDQ       Y10, Y0, Y0
+	VPADDQ       (AX), Y0, Y0
+	VMOVDQU      Y0, (AX)
+	VPADDQ       64(AX), Y1, Y1
+	VMOVDQU      Y1, 64(AX)
+	VPADDQ       128(AX), Y2, Y2
+	VMOVDQU      Y2, 128(AX)
+	VPADDQ       192(AX), Y3, Y3
+	VMOVDQU      Y3, 192(AX)
+	VPADDQ       256(AX), Y4, Y4
+	VMOVDQU      Y4, 256(AX)
+	VPADDQ       320(AX), Y5, Y5
+	VMOVDQU      Y5, 320(AX)
+	VPADDQ       384(AX), Y6, Y6
+	VMOVDQU      Y6, 384(AX)
+	VPADDQ       448(AX), Y7, Y7
+	VMOVDQU      Y7, 448(AX)
+	ADDQ         $0x80, CX
+	DECQ         DX
+	JNZ          block
+	VZEROUPPER
+	RET

@@ -2,7 +2,5 @@
 
 package multihash
 
-// wide reports whether the processor runs blocks, which there is not.
-const wide = false
-
-func blocks(*[8][lanes]uint64, *[lanes]*byte, int) {}
+// kernels returns the kernels that this processor runs: there are none.
+func kernels() []kernel { return nil }

@@ -3,6 +3,7 @@ package multihash
 import (
 	"crypto/sha512"
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"syscall"
 	"testing"
@@ -18,10 +19,13 @@ func noise(n int) []byte {
 
 func check(t interface{ Fatalf(string, ...any) }, messages [][]byte) {
 	got := make([][32]byte, len(messages))
-	Sum512_256(got, messages)
-	for i, m := range messages {
-		if want := sha512.Sum512_256(m); got[i] != want {
-			t.Fatalf("message %d of %d, %d bytes: %x, want %x", i, len(messages), len(m), got[i], want)
+	for _, k := range append(kernels(), kernel{name: "plain"}) {
+		clear(got)
+		sum(k, got, messages)
+		for i, m := range messages {
+			if want := sha512.Sum512_256(m); got[i] != want {
+				t.Fatalf("%s: message %d of %d, %d bytes: %x, want %x", k.name, i, len(messages), len(m), got[i], want)
+			}
 		}
 	}
 }
@@ -94,7 +98,17 @@ func BenchmarkSum(b *testing.B) {
 		}
 		b.ReportMetric(float64(b.N)*float64(len(data))/1e6/(cpuTime()-start), "MB/cpu-s")
 	}
-	b.Run("batch", func(b *testing.B) { run(b, func() { Sum512_256(got, messages) }) })
+	for _, k := range kernels() {
+		for _, n := range []int{2, 3, 4, 8, len(messages)} {
+			b.Run(fmt.Sprintf("%s/%d", k.name, n), func(b *testing.B) {
+				run(b, func() {
+					for rest, dst := messages, got; len(rest) >= n; rest, dst = rest[n:], dst[n:] {
+						sum(k, dst[:n], rest[:n])
+					}
+				})
+			})
+		}
+	}
 	b.Run("one", func(b *testing.B) {
 		run(b, func() {
 			for i, m := range messages {

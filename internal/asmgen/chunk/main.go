@@ -49,6 +49,8 @@ func main() {
 	ConstraintExpr("!purego")
 	avx512("scanAVX512Odd", "finds, as scanAVX512 does, for discriminators that are odd: the shift is not looked at", true)
 	avx512("scanAVX512", "returns the number of blocks of 64 bytes from p on, at most n, before the first one in which a chunk may end. The 64 bytes before p are read as well", false)
+	avx2("scanAVX2Odd", "finds, as scanAVX2 does, for discriminators that are odd: the shift is not looked at", true)
+	avx2("scanAVX2", "returns what scanAVX512 returns", false)
 	Generate()
 }
 

@@ -1,6 +1,6 @@
-// Command multihash generates the vector kernel of the package multihash:
-// SHA-512's compression function (FIPS 180-4, section 6.4.2) for eight messages
-// side by side, one in each 64-bit lane.
+// Command multihash generates the vector kernels of the package multihash:
+// SHA-512's compression function (FIPS 180-4, section 6.4.2) for eight or four
+// messages side by side, one in each 64-bit lane.
 package main
 
 import (
@@ -23,6 +23,7 @@ func main() {
 		DATA(8*i, U64(b))
 	}
 	blocks(k, swap)
+	avx2(k, swap)
 	Generate()
 }
 
