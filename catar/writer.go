@@ -17,6 +17,7 @@ type Writer struct {
 	w     *bufio.Writer
 	flags Flags
 	off   uint64
+	entry uint64 // offset of the last ENTRY record
 	left  uint64 // contents of the current file that are still to come
 	dirs  []openDir
 	buf   []byte
@@ -40,6 +41,10 @@ func NewWriter(w io.Writer, flags Flags) *Writer {
 // Offset returns how many bytes the archive has so far. After WriteEntry of a
 // regular file that is where its contents begin.
 func (w *Writer) Offset() uint64 { return w.off }
+
+// EntryOffset returns where the ENTRY record of the node begins that WriteEntry
+// began last.
+func (w *Writer) EntryOffset() uint64 { return w.entry }
 
 // WriteEntry begins the next node. What the flags do not cover, what breaks the
 // order and what casync refuses to store is an error that matches
@@ -65,10 +70,10 @@ func (w *Writer) WriteEntry(e *Entry) error {
 		w.buf = appendString(w.buf, recFilename, e.Name)
 		d.children = append(d.children, child{hash: nameHash([]byte(e.Name)), start: start})
 	}
-	entry := start + uint64(len(w.buf))
+	w.entry = start + uint64(len(w.buf))
 	w.buf = appendEntry(w.buf, w.flags, e)
 	if e.IsDir() {
-		w.dirs = append(w.dirs, openDir{entry: entry})
+		w.dirs = append(w.dirs, openDir{entry: w.entry})
 	}
 	w.began = true
 	w.write(w.buf)

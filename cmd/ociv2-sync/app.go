@@ -16,6 +16,7 @@ import (
 
 	"github.com/ociv2-sync/ociv2-sync/internal/root"
 	"github.com/ociv2-sync/ociv2-sync/internal/transfer"
+	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 )
 
 // app is what every command works with: where it prints, and the options
@@ -237,12 +238,16 @@ type failure struct {
 	Message string   `json:"message"`
 	Exit    int      `json:"exit"`
 	Missing []string `json:"missing,omitempty"` // paths, with --offline
+	Changed []string `json:"changed,omitempty"` // paths, of an extraction in place
 }
 
 func newFailure(err error) *failure {
 	f := &failure{Message: message(err), Exit: exitCode(err)}
 	if m, ok := errors.AsType[*transfer.MissingError](err); ok {
 		f.Missing = m.Paths
+	}
+	if p, ok := errors.AsType[*tree.PartialError](err); ok {
+		f.Changed = p.Changed
 	}
 	return f
 }
@@ -267,6 +272,11 @@ func (a *app) fail(err error) {
 	if m, ok := errors.AsType[*transfer.MissingError](err); ok {
 		for _, path := range m.Paths {
 			fmt.Fprintf(a.stderr, "ociv2-sync: missing: %q\n", path)
+		}
+	}
+	if p, ok := errors.AsType[*tree.PartialError](err); ok {
+		for _, path := range p.Changed {
+			fmt.Fprintf(a.stderr, "ociv2-sync: changed: %q\n", path)
 		}
 	}
 	text := message(err)

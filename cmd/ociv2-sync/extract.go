@@ -1,7 +1,7 @@
 package main
 
 import (
-	"fmt"
+	"errors"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -19,7 +19,9 @@ type extractOptions struct {
 	undoImmutable yesNo
 	seedOutput    yesNo
 	reflink       yesNo
+	hardlink      yesNo
 	seeds         []string
+	dryRun        bool
 	shift         shiftFlags
 	strict        bool
 }
@@ -36,18 +38,29 @@ of a blob (.caibx). The input may be a URL, or
 all below it, is extracted into PATH, under its name; of an index only the chunks
 that it needs are fetched. A directory that is not there appears
 when it is complete; one that is there is changed in place, and what the archive
-does not have is deleted from it unless --delete=no.
+does not have is deleted from it unless --delete=no. Files in it that are what
+they should be stay as they are. If that fails half-way, each path that was changed
+is named.
+
+Of an index, the chunks are not fetched that PATH has, if it is there, or that a
+--seed has: a directory, an archive or any other file, a device, or an index with
+its default.castr beside it. Seeds of trees are read as casync reads them: with the
+features of the archive, so that chunks match where metadata does, too.
 
 A blob becomes a new file when it is complete. A file or block device PATH that
 is there is changed in place: of what it has, wherever that lies in it, nothing is
 fetched. Nor is of what a --seed has, which is read as a whole unless its index
 lies beside it under its name and .caibx.
 
+--hardlink=yes makes files that are in a seed directory, with the same contents and
+metadata, other names of the seed's: whoever writes to one writes to both.
+
 What the system does not let us restore is named. For root, or with --strict,
 that is an error.`,
 		Example: `  ociv2-sync extract tree.caidx /srv/tree
   ociv2-sync extract --store=https://images.example/default.castr \
       https://images.example/app/v1.caidx /srv/app
+  ociv2-sync extract --seed=/srv/app.old https://images.example/app/v2.caidx /srv/app
   ociv2-sync extract build.example:trees/app.caidx /srv/app
   ociv2-sync extract disk.caibx disk.img`,
 		Args: cobra.RangeArgs(1, 3),
@@ -60,9 +73,11 @@ that is an error.`,
 	f.Var(&o.delete, "delete", "delete what the archive does not have")
 	f.Var(&o.punchHoles, "punch-holes", "make files sparse where they are zero")
 	f.Var(&o.undoImmutable, "undo-immutable", "take the immutable attribute from what has to go")
-	f.StringArrayVar(&o.seeds, "seed", nil, "`FILE` or device that may have chunks of a blob; repeatable")
-	f.Var(&o.seedOutput, "seed-output", "use what a file that is there has of the blob")
-	f.Var(&o.reflink, "reflink", "share blocks with the seeds of a blob where that is possible")
+	f.StringArrayVar(&o.seeds, "seed", nil, "`PATH` that may have chunks: a directory, an archive, a file, a device or an index; repeatable")
+	f.Var(&o.seedOutput, "seed-output", "use what PATH has already")
+	f.Var(&o.reflink, "reflink", "share blocks with the seeds where that is possible")
+	f.Var(&o.hardlink, "hardlink", "link files of a tree to the same files of seeds")
+	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "write and fetch nothing, say where the chunks would come from")
 	f.BoolVar(&o.strict, "strict", false, "fail if anything could not be restored")
 	o.shift.add(cmd, "number to add to every owner and group")
 	return cmd
@@ -81,32 +96,42 @@ func (a *app) runExtract(cmd *cobra.Command, args []string, o *extractOptions) e
 	}
 	return a.withInput(cmd, input, &o.input, 0, func(in *archive.Input) error {
 		if in.Kind == archive.BlobIndex {
+			if cmd.Flags().Lookup("hardlink").Changed {
+				return usageError{errors.New("--hardlink is for trees; a blob is one file")}
+			}
 			return a.extractBlob(cmd, in, dest, o)
 		}
-		for _, name := range []string{"seed", "seed-output", "reflink"} {
-			if cmd.Flags().Lookup(name).Changed {
-				return usageError{fmt.Errorf("--%s is for blobs; pull takes seeds of trees", name)}
-			}
-		}
-		notes, err := archive.Extract(cmd.Context(), in, dest, tree.ExtractOptions{
-			Flags: flags, Umask: umask(), KeepOthers: !bool(o.delete), Shift: shift,
-			PunchHoles: bool(o.punchHoles), UndoImmutable: bool(o.undoImmutable),
+		done, err := archive.Extract(cmd.Context(), in, dest, archive.ExtractOptions{
+			Tree: tree.ExtractOptions{
+				Flags: flags, Umask: umask(), KeepOthers: !bool(o.delete), Shift: shift,
+				PunchHoles: bool(o.punchHoles), UndoImmutable: bool(o.undoImmutable),
+			},
+			Seeds: o.seeds, SeedOutput: bool(o.seedOutput), Reflink: bool(o.reflink), Hardlink: bool(o.hardlink),
+			DryRun: o.dryRun, Logger: a.logger(),
 		})
 		if err != nil {
 			return err
 		}
-		if err := a.unrestored(notes, o.strict); err != nil {
+		switch {
+		case in.Index != nil:
+			a.say("%d chunks from seeds, %d from the store", done.Seeded, done.Fetched)
+		case len(o.seeds) > 0:
+			a.say("the seeds are of no use: %s is an archive, which has all there is to extract", args[0])
+		}
+		if err := a.unrestored(done.Notes, o.strict); err != nil {
 			return err
 		}
 		return a.print(struct {
-			Path string `json:"path"`
-		}{dest}, func(io.Writer) {})
+			Path    string `json:"path"`
+			Seeded  int    `json:"chunksFromSeeds"`
+			Fetched int    `json:"chunksFetched"`
+		}{dest, done.Seeded, done.Fetched}, func(io.Writer) {})
 	})
 }
 
 func (a *app) extractBlob(cmd *cobra.Command, in *archive.Input, dest string, o *extractOptions) error {
 	done, err := archive.ExtractBlob(cmd.Context(), in, dest, archive.BlobOptions{
-		Seeds: o.seeds, SeedOutput: bool(o.seedOutput), PunchHoles: bool(o.punchHoles), Reflink: bool(o.reflink), Jobs: a.jobs,
+		Seeds: o.seeds, SeedOutput: bool(o.seedOutput), PunchHoles: bool(o.punchHoles), Reflink: bool(o.reflink), DryRun: o.dryRun, Jobs: a.jobs,
 	})
 	if err != nil {
 		return err

@@ -30,6 +30,9 @@ type BlobOptions struct {
 	// Reflink shares blocks with the seeds where the filesystem can and the
 	// bytes lie alike.
 	Reflink bool
+	// DryRun writes and fetches nothing; what it says is where the chunks would
+	// come from.
+	DryRun bool
 	// Jobs is the number of chunks requested at a time.
 	Jobs int
 }
@@ -52,12 +55,18 @@ func ExtractBlob(ctx context.Context, in *Input, dest string, opts BlobOptions) 
 		w.places[c.ID] = append(w.places[c.ID], i)
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	f, err := os.OpenFile(dest, os.O_RDWR, 0)
+	mode := os.O_RDWR
+	if opts.DryRun {
+		mode = os.O_RDONLY
+	}
+	f, err := os.OpenFile(dest, mode, 0)
 	switch {
 	case err == nil:
 		w.out = f
 		defer func() { err = errors.Join(err, f.Close()) }()
 		err = w.inPlace()
+	case errors.Is(err, fs.ErrNotExist) && opts.DryRun:
+		err = w.fill()
 	case errors.Is(err, fs.ErrNotExist):
 		err = w.anew(dest)
 	default:
@@ -131,7 +140,7 @@ func (w *blobWriter) inPlace() error {
 			return err
 		}
 	}
-	if err := w.fill(); err != nil {
+	if err := w.fill(); err != nil || w.opts.DryRun {
 		return err
 	}
 	if !device {
@@ -212,6 +221,12 @@ func (w *blobWriter) fill() error {
 		}
 	}
 	var list []int
+	if w.opts.DryRun {
+		for _, p := range w.places {
+			w.done.Fetched += len(p)
+		}
+		return nil
+	}
 	for i, c := range w.x.Chunks {
 		if p := w.places[c.ID]; len(p) > 0 && p[0] == i {
 			list = append(list, i)
@@ -230,6 +245,10 @@ func (w *blobWriter) fill() error {
 
 // put writes a chunk wherever it has to be.
 func (w *blobWriter) put(id chunk.ID, data []byte) error {
+	if w.opts.DryRun {
+		delete(w.places, id)
+		return nil
+	}
 	zero := isZero(data)
 	for _, i := range w.places[id] {
 		off, size := w.x.Span(i)

@@ -2,7 +2,6 @@ package archive_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -183,22 +182,7 @@ func TestReflink(t *testing.T) {
 	testutil.NeedRoot(t)
 	for _, name := range []string{"xfs", "btrfs"} {
 		t.Run(name, func(t *testing.T) {
-			testutil.Need(t, "mkfs."+name, "mount", "filefrag")
-			base := t.TempDir()
-			image, dir := filepath.Join(base, "image"), filepath.Join(base, "mnt")
-			if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 400<<20), os.Mkdir(dir, 0o755)); err != nil {
-				t.Fatal(err)
-			}
-			for _, c := range [][]string{{"mkfs." + name, "-q", image}, {"mount", "-o", "loop", image, dir}} {
-				if out, err := exec.CommandContext(t.Context(), c[0], c[1:]...).CombinedOutput(); err != nil {
-					t.Skipf("%v: %s", c, out)
-				}
-			}
-			t.Cleanup(func() { // after the inputs there are closed
-				if out, err := exec.CommandContext(context.WithoutCancel(t.Context()), "umount", dir).CombinedOutput(); err != nil {
-					t.Errorf("%s", out)
-				}
-			})
+			dir := loop(t, name)
 			want := blob(8<<20, 1)
 			index := filepath.Join(dir, "x.caibx")
 			makeOf(t, write(t, filepath.Join(dir, "x"), want), index, nil)
@@ -217,6 +201,7 @@ func TestReflink(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			reflinkTree(t, dir)
 		})
 	}
 }

@@ -7,27 +7,91 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
+	"slices"
 
 	"github.com/ociv2-sync/ociv2-sync/catar"
 	"github.com/ociv2-sync/ociv2-sync/internal/durable"
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 )
 
+// ExtractOptions say how an archive becomes files.
+type ExtractOptions struct {
+	// Tree says what is restored. Below, New, Filled and Twin are set by Extract.
+	Tree tree.ExtractOptions
+	// Seeds may have chunks of the archive, which are then not fetched:
+	// directories, archives and other files, devices, and indexes (.caidx, .caibx)
+	// with the default store beside them. They are read before anything is fetched.
+	Seeds []string
+	// SeedOutput takes the destination for a seed, too, if it is there.
+	SeedOutput bool
+	// Reflink shares blocks with the seeds where the filesystem can and the
+	// bytes lie alike.
+	Reflink bool
+	// Hardlink makes a file another name of a seed's file that is the same in all
+	// that the archive records, instead of a copy: who writes to one writes to
+	// both.
+	Hardlink bool
+	// DryRun changes nothing: seeds are read, and what the archive is made of is
+	// checked, as far as that fetches nothing.
+	DryRun bool
+	// Logger is told of seeds that are of less use than they were to be; nil
+	// drops it.
+	Logger *slog.Logger
+}
+
+// Restored says what Extract did.
+type Restored struct {
+	// Seeded and Fetched count the chunks that came from seeds and from the store.
+	// An archive that is no index has none.
+	Seeded, Fetched int
+	// Notes name what the system did not let us restore.
+	Notes []tree.Unrestored
+}
+
 // Extract makes the directory at dest from an archive. A directory
 // that is not there appears when it is complete; one that is there is changed
-// in place, as casync does. The node that Enter chose becomes a node of its name
-// in the directory, of which nothing else is changed. What the system did not let
-// us restore is returned.
-func Extract(ctx context.Context, in *Input, dest string, opts tree.ExtractOptions) ([]tree.Unrestored, error) {
+// in place, as casync does, except that files that are what they should be stay;
+// what is wrong with the archive is then found before the first change if it can
+// be read without fetching it, and an error after that is a *[tree.PartialError].
+// The node that Enter chose becomes a node of its name in the directory, of which
+// nothing else is changed.
+func Extract(ctx context.Context, in *Input, dest string, opts ExtractOptions) (_ *Restored, err error) {
 	if !in.IsArchive() {
 		return nil, fmt.Errorf("archive: %w: %s is not an archive", ErrUsage, in.name)
 	}
-	opts.Below = in.sub != nil
-	var notes []tree.Unrestored
+	_, err = os.Lstat(dest)
+	there := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("archive: %w", err)
+	}
+	done := &Restored{}
+	if in.Index != nil {
+		from := opts.Seeds
+		if there && opts.SeedOutput {
+			from = append(slices.Clip(from), dest)
+		}
+		s, err := in.seed(ctx, from, opts)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, s.Close()) }()
+		opts.use(ctx, in, s)
+		defer func() { done.count(in, s) }()
+		if opts.DryRun || there {
+			if err := in.lacking(ctx, s); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if opts.DryRun {
+		return done, in.precheck(ctx)
+	}
+	opts.Tree.Below, opts.Tree.New = in.sub != nil, !there
 	build := func(path string) error {
-		if opts.Below && path != dest { // nothing else gives the new directory its mode
-			if err := os.Chmod(path, 0o777&^fs.FileMode(opts.Umask)); err != nil {
+		if opts.Tree.Below && path != dest { // nothing else gives the new directory its mode
+			if err := os.Chmod(path, 0o777&^fs.FileMode(opts.Tree.Umask)); err != nil {
 				return fmt.Errorf("archive: %w", err)
 			}
 		}
@@ -36,36 +100,18 @@ func Extract(ctx context.Context, in *Input, dest string, opts tree.ExtractOptio
 			if err != nil {
 				return err
 			}
-			notes, err = tree.Extract(ctx, catar.NewReader(r), dir, opts)
+			done.Notes, err = tree.Extract(ctx, catar.NewReader(r), dir, opts.Tree)
 			return errors.Join(in.fault(err), dir.Close())
 		})
 	}
-	_, err := os.Lstat(dest)
-	switch {
-	case err == nil:
-		// What is not an archive is to be found out before anything changes.
-		if err := in.precheck(ctx); err != nil {
-			return nil, err
-		}
-		if err = build(dest); err != nil {
-			err = fmt.Errorf("%w (%s was being changed and is now partly old, partly new)", err, dest)
-		}
-		return notes, err
-	case errors.Is(err, fs.ErrNotExist):
-		opts.New = true
-		err = durable.Dir(ctx, dest, false, build)
-		return notes, err
+	if !there {
+		return done, durable.Dir(ctx, dest, false, build)
 	}
-	return nil, fmt.Errorf("archive: %w", err)
-}
-
-// precheck reads an archive that is a local file to its end; others would have
-// to be fetched twice.
-func (in *Input) precheck(ctx context.Context) error {
-	if in.at == nil || in.Index != nil {
-		return nil
+	// What is not an archive is to be found out before anything changes.
+	if err := in.precheck(ctx); err != nil {
+		return nil, err
 	}
-	return walk(ctx, in, func(string, *catar.Entry, *catar.Reader) error { return nil })
+	return done, build(dest)
 }
 
 // Digest returns the digest of the whole stream, in hex, or of what Enter chose

@@ -115,9 +115,9 @@ func open(tb testing.TB, name string) *archive.Input {
 }
 
 // everything are the options that restore all there is.
-func everything(tb testing.TB) disk.ExtractOptions {
+func everything(tb testing.TB) archive.ExtractOptions {
 	tb.Helper()
-	return disk.ExtractOptions{Flags: flags(tb), PunchHoles: true}
+	return archive.ExtractOptions{Tree: disk.ExtractOptions{Flags: flags(tb), PunchHoles: true}, SeedOutput: true}
 }
 
 func setXAttr(path, name, value string) error {

@@ -205,12 +205,12 @@ func (in *Input) openIndex(ctx context.Context, name string, opts OpenOptions) e
 	in.Index, in.Algorithm, in.close = x, x.Algorithm(), closer.Close
 	in.size, in.store = x.Size(), st
 	_, in.near = store.As[*local.Store](st)
-	in.at = func(ctx context.Context) io.ReaderAt { return assemble.NewReaderAt(ctx, x, st) }
+	in.at = func(ctx context.Context) io.ReaderAt { return assemble.NewReaderAt(ctx, x, in.store) }
 	in.part = func(ctx context.Context, w io.Writer, from, to uint64) error {
-		return assemble.CopyRange(ctx, w, x, st, opts.Jobs, in.near, from, to)
+		return assemble.CopyRange(ctx, w, x, in.store, opts.Jobs, in.near, from, to)
 	}
 	in.write = func(ctx context.Context, w io.Writer) error {
-		return assemble.Copy(ctx, w, x, st, opts.Jobs, in.near)
+		return assemble.Copy(ctx, w, x, in.store, opts.Jobs, in.near)
 	}
 	return nil
 }

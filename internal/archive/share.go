@@ -1,6 +1,8 @@
 package archive
 
 import (
+	"context"
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -33,25 +35,34 @@ func (w *blobWriter) share() error {
 			}
 			l.size += n.size
 		}
-		if (l.from-l.to)%shareBlock != 0 {
-			continue
+		if l.share(w.ctx, w.out) != nil {
+			return w.ctx.Err() // or not this filesystem: then they are copies
 		}
-		skip := (shareBlock - l.from%shareBlock) % shareBlock
-		end := (l.from + l.size) / shareBlock * shareBlock
-		for from := l.from + skip; from < end; {
-			if err := w.ctx.Err(); err != nil {
-				return err
-			}
-			n := min(end-from, maxShare)
-			r := unix.FileDedupeRange{
-				Src_offset: uint64(from), Src_length: uint64(n),
-				Info: []unix.FileDedupeRangeInfo{{Dest_fd: int64(w.out.Fd()), Dest_offset: uint64(from - l.from + l.to)}},
-			}
-			if err := unix.IoctlFileDedupeRange(int(l.seed.Fd()), &r); err != nil {
-				return nil //nolint:nilerr // not this filesystem: then they are copies
-			}
-			from += n
+	}
+	return nil
+}
+
+// share makes a file use the blocks of the seed for a part that both have, where
+// that lies alike. An error says that they cannot.
+func (l link) share(ctx context.Context, out *os.File) error {
+	if (l.from-l.to)%shareBlock != 0 {
+		return nil
+	}
+	skip := (shareBlock - l.from%shareBlock) % shareBlock
+	end := (l.from + l.size) / shareBlock * shareBlock
+	for from := l.from + skip; from < end; {
+		if err := ctx.Err(); err != nil {
+			return err
 		}
+		n := min(end-from, maxShare)
+		r := unix.FileDedupeRange{
+			Src_offset: uint64(from), Src_length: uint64(n),
+			Info: []unix.FileDedupeRangeInfo{{Dest_fd: int64(out.Fd()), Dest_offset: uint64(from - l.from + l.to)}},
+		}
+		if err := unix.IoctlFileDedupeRange(int(l.seed.Fd()), &r); err != nil {
+			return fmt.Errorf("archive: share blocks: %w", err)
+		}
+		from += n
 	}
 	return nil
 }

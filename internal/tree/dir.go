@@ -72,6 +72,53 @@ func (d *Dir) Open(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path.Join(d.path, name)), nil
 }
 
+// OpenBelow opens a regular file below d for reading, by the names on its way,
+// separated by slashes. No symbolic link is followed.
+func (d *Dir) OpenBelow(name string) (*os.File, error) {
+	sub, base, err := d.walkTo(name)
+	if err != nil {
+		return nil, err
+	}
+	f, err := sub.Open(base)
+	if sub != d {
+		err = errors.Join(err, sub.Close())
+	}
+	return f, err
+}
+
+// DirBelow opens the directory below d at the names on its way, "" for d itself.
+func (d *Dir) DirBelow(name string) (*Dir, error) {
+	sub, _, err := d.walkTo(path.Join(name, "x"))
+	if err != nil || sub != d {
+		return sub, err
+	}
+	fd, err := openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, pathError("open", d.path, err)
+	}
+	return &Dir{fd: fd, path: d.path}, nil
+}
+
+// walkTo opens the directory that the last of several names is in, which may be
+// d, and returns that name.
+func (d *Dir) walkTo(name string) (*Dir, string, error) {
+	sub := d
+	for {
+		first, rest, more := strings.Cut(name, "/")
+		if !more {
+			return sub, name, nil
+		}
+		next, err := sub.OpenDir(first)
+		if sub != d {
+			err = errors.Join(err, sub.Close())
+		}
+		if err != nil {
+			return nil, "", err
+		}
+		sub, name = next, rest
+	}
+}
+
 var errNotRegular = errors.New("not a regular file")
 
 // Create makes a regular file with permissions 0600 and opens it for reading

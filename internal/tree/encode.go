@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"slices"
 	"strings"
 
@@ -36,6 +37,17 @@ type EncodeOptions struct {
 	// .caexclude files, other mounts and the nodump attribute are honoured.
 	Flags catar.Flags
 	Shift IDShift
+	// Contents, if set, is told of each regular file that is not empty, before
+	// its contents are written.
+	Contents func(FileAt)
+}
+
+// FileAt says where an archive has a file.
+type FileAt struct {
+	Dir, Name string // Dir is the path below the root, "" in the root itself
+	Entry     uint64 // offset in the archive of the ENTRY record
+	Contents  uint64 // offset of the contents
+	Size      uint64 // of these, in bytes
 }
 
 // Encode writes the tree at dir as an archive, byte for byte what casync makes
@@ -49,7 +61,7 @@ func Encode(ctx context.Context, dir string, opts EncodeOptions, w io.Writer) er
 		return err
 	}
 	e := &encoder{
-		w: catar.NewWriter(w, opts.Flags), flags: opts.Flags, shift: opts.Shift,
+		w: catar.NewWriter(w, opts.Flags), flags: opts.Flags, shift: opts.Shift, contents: opts.Contents,
 		users: newNames(), devs: devices{}, buf: make([]byte, 256<<10),
 	}
 	err = e.root(ctx, root)
@@ -63,6 +75,9 @@ type encoder struct {
 	users *names
 	devs  devices
 	buf   []byte
+
+	contents func(FileAt)
+	path     string // of the directory that is being encoded, below the root
 }
 
 func (e *encoder) root(ctx context.Context, root *Dir) error {
@@ -149,6 +164,9 @@ func (e *encoder) subdir(ctx context.Context, d, sub *Dir, name string, depth in
 	if skip, err := e.leftOut(d, sub.fd, &st); err != nil || skip {
 		return pathError("read flags of", sub.path, err)
 	}
+	outer := e.path
+	e.path = path.Join(outer, name)
+	defer func() { e.path = outer }()
 	return e.dir(ctx, sub, &st, name, depth, rules)
 }
 
@@ -175,6 +193,9 @@ func (e *encoder) file(ctx context.Context, d *Dir, name string, depth int) erro
 	}
 	if ent.Size == 0 {
 		return f.Close()
+	}
+	if e.contents != nil {
+		e.contents(FileAt{Dir: e.path, Name: name, Entry: e.w.EntryOffset(), Contents: e.w.Offset(), Size: ent.Size})
 	}
 	c, err := newContents(ctx, f, snapshotOf(&st), st.Size)
 	if err != nil {
@@ -210,9 +231,9 @@ func (e *encoder) special(d *Dir, fd int, name string, depth int) error {
 	return e.write(d.path+"/"+name, ent)
 }
 
-func (e *encoder) write(path string, ent *catar.Entry) error {
+func (e *encoder) write(name string, ent *catar.Entry) error {
 	if err := e.w.WriteEntry(ent); err != nil {
-		return fmt.Errorf("tree: %s: %w", path, err)
+		return fmt.Errorf("tree: %s: %w", name, err)
 	}
 	return nil
 }

@@ -38,12 +38,22 @@ type ExtractOptions struct {
 	// UndoImmutable takes the immutable and append-only attributes from what
 	// has to be replaced or removed.
 	UndoImmutable bool
+
+	// Filled, if set, is called with each regular file that was written when it
+	// has its contents and nothing else yet, open for reading and writing.
+	Filled func(f *os.File, e *catar.Entry) error
+	// Twin, if set, may name a file that is to be had in place of one that was
+	// written, as another name of it: in a directory, which the extraction
+	// closes. nil keeps the file as it is. What cannot be linked stays a file.
+	Twin func(e *catar.Entry, f *os.File) (dir *Dir, name string, err error)
 }
 
 // Extract makes the directory dest what the archive says it is. A file appears
 // under its name when it is complete, in place of whatever had the name; no
-// symbolic link in dest is followed. An error leaves what was extracted so far.
-// What the system did not let us restore is returned beside it.
+// symbolic link in dest is followed. A file that is there and has the same bytes
+// stays, and gets the archive's metadata. An error leaves what was extracted so
+// far; if that changed anything that was there, it is a *PartialError. What the system did not let us
+// restore is returned beside it.
 func Extract(ctx context.Context, r *catar.Reader, dest *Dir, opts ExtractOptions) ([]Unrestored, error) {
 	x := &extractor{r: r, opts: opts, ids: newIDs(), buf: make([]byte, 256<<10)}
 	err := x.run(ctx, dest)
@@ -51,6 +61,9 @@ func Extract(ctx context.Context, r *catar.Reader, dest *Dir, opts ExtractOption
 		if l.dir != dest {
 			err = errors.Join(err, l.dir.Close())
 		}
+	}
+	if err != nil && len(x.changed) > 0 {
+		err = &PartialError{Changed: x.changed, Err: err}
 	}
 	return x.notes, err
 }
@@ -72,6 +85,8 @@ type extractor struct {
 	open  []level
 	notes []Unrestored
 	buf   []byte
+
+	changed []string // of what was there before
 }
 
 func (x *extractor) run(ctx context.Context, dest *Dir) error {
@@ -113,7 +128,7 @@ func (x *extractor) leave(depth int) error {
 		if !kept {
 			m := x.meta(l.entry)
 			m.NoXAttrs = l.made && l.bare && len(x.open) > 1
-			if err := x.noted(l.dir.SetSelf(m)); err != nil {
+			if err := x.describe(l, m); err != nil {
 				return err
 			}
 		}
@@ -136,7 +151,9 @@ func (x *extractor) removeOthers(l level) error {
 		if _, ok := slices.BinarySearch(l.names, n); ok {
 			continue
 		}
-		if err := x.removeAll(l.dir, n); err != nil {
+		err := x.removeAll(l.dir, n)
+		x.touched(&l, n) // if it failed, a part of it may be gone
+		if err != nil {
 			return err
 		}
 	}
@@ -163,23 +180,47 @@ func (x *extractor) node(ctx context.Context, e *catar.Entry) error {
 		return nil
 	}
 	if x.opts.New {
-		made, err := x.make(ctx, l, e.Name, e)
+		made, err := x.make(ctx, l, e.Name, e, x.r)
 		if err != nil || !made {
 			return err
 		}
 		return x.seal(l.dir, e)
 	}
+	if l.made {
+		return x.replaced(ctx, l, e, x.r)
+	}
+	if !e.IsRegular() {
+		if same, err := x.stays(l, e); err != nil || same {
+			return err
+		}
+		return x.replaced(ctx, l, e, nil)
+	}
+	h := x.candidate(l, e)
+	if h == nil {
+		return x.replaced(ctx, l, e, x.r)
+	}
+	defer h.f.Close()
+	contents, err := x.inPlace(ctx, l, e, h)
+	if err != nil || contents == nil {
+		return err
+	}
+	return x.replaced(ctx, l, e, contents)
+}
+
+// replaced makes a node under a temporary name, and then gives it its own.
+func (x *extractor) replaced(ctx context.Context, l *level, e *catar.Entry, contents io.Reader) error {
 	temp := ".ociv2-sync-" + rand.Text()
-	made, err := x.make(ctx, l, temp, e)
+	made, err := x.make(ctx, l, temp, e, contents)
 	if err != nil || !made {
 		if rmErr := l.dir.RemoveAll(temp); err == nil {
 			err = rmErr
 		}
 		return err
 	}
-	if err := x.replace(l.dir, temp, e.Name); err != nil {
+	if err := x.replace(l, temp, e.Name); err != nil {
 		return errors.Join(err, l.dir.RemoveAll(temp))
 	}
+	x.touched(l, e.Name)
 	return x.seal(l.dir, e)
 }
 
@@ -220,6 +261,7 @@ func (x *extractor) mkdir(l *level, e *catar.Entry) (*Dir, bool, error) {
 				return nil, false, err
 			}
 		}
+		x.touched(l, e.Name) // at the latest by what comes next
 	}
 	if x.flags.Has(catar.WithSubvolume) && e.FileFlags.Has(catar.WithSubvolume) {
 		err := parent.makeSubvolume(e.Name)
@@ -238,14 +280,14 @@ func (x *extractor) mkdir(l *level, e *catar.Entry) (*Dir, bool, error) {
 
 // make makes a node with all its metadata under a name, which may be a temporary
 // one. It returns false if the system does not let us.
-func (x *extractor) make(ctx context.Context, l *level, temp string, e *catar.Entry) (bool, error) {
+func (x *extractor) make(ctx context.Context, l *level, temp string, e *catar.Entry, contents io.Reader) (bool, error) {
 	d := l.dir
 	m := x.meta(e)
 	m.NoXAttrs = l.bare
 	var err error
 	switch e.Mode & catar.ModeType {
 	case catar.ModeRegular:
-		return true, x.file(ctx, d, temp, e, m)
+		return true, x.file(ctx, d, temp, e, m, contents)
 	case catar.ModeSymlink:
 		err = d.Symlink(e.Target, temp)
 	default:
@@ -262,7 +304,7 @@ func (x *extractor) make(ctx context.Context, l *level, temp string, e *catar.En
 	return true, x.noted(renamed(notes, d, e), err)
 }
 
-func (x *extractor) file(ctx context.Context, d *Dir, temp string, e *catar.Entry, m Meta) error {
+func (x *extractor) file(ctx context.Context, d *Dir, temp string, e *catar.Entry, m Meta, contents io.Reader) error {
 	f, err := d.Create(temp)
 	if err != nil {
 		return err
@@ -272,14 +314,37 @@ func (x *extractor) file(ctx context.Context, d *Dir, temp string, e *catar.Entr
 	early := &setter{fd: int(f.Fd()), path: f.Name()}
 	early.setBits(Meta{FileFlags: m.FileFlags, FlagsMask: m.FlagsMask & m.FileFlags & catar.WithFlagNoCow}, chattrs(),
 		unix.FS_IOC_GETFLAGS, unix.FS_IOC_SETFLAGS)
-	if err := x.contents(ctx, f, e); err != nil {
+	if err := x.contents(ctx, f, e, contents); err != nil {
 		return errors.Join(err, f.Close())
 	}
+	if x.opts.Filled != nil {
+		if err := x.opts.Filled(f, e); err != nil {
+			return errors.Join(err, f.Close())
+		}
+	}
 	notes, err := SetFileMeta(f, m)
+	if err == nil && x.opts.Twin != nil {
+		err = x.twin(d, temp, e, f)
+	}
 	return errors.Join(x.noted(renamed(notes, d, e), err), f.Close())
 }
 
-func (x *extractor) contents(ctx context.Context, f *os.File, e *catar.Entry) error {
+// twin puts another name of the file that Twin knows in place of one that was
+// just written.
+func (x *extractor) twin(d *Dir, temp string, e *catar.Entry, f *os.File) error {
+	from, name, err := x.opts.Twin(e, f)
+	if err != nil || from == nil {
+		return err
+	}
+	defer from.Close()
+	beside := ".ociv2-sync-" + rand.Text()
+	if d.Link(beside, from, name) != nil {
+		return nil // another filesystem, or too many names: it stays as it is
+	}
+	return d.Rename(beside, temp)
+}
+
+func (x *extractor) contents(ctx context.Context, f *os.File, e *catar.Entry, r io.Reader) error {
 	if e.Size == 0 {
 		return nil
 	}
@@ -289,7 +354,7 @@ func (x *extractor) contents(ctx context.Context, f *os.File, e *catar.Entry) er
 		sparse = &sparseWriter{f: f}
 		w = sparse
 	}
-	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{ctxReader{ctx.Err, x.r}}, x.buf); err != nil {
+	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{ctxReader{ctx.Err, r}}, x.buf); err != nil {
 		return err
 	}
 	if sparse != nil {
@@ -299,16 +364,16 @@ func (x *extractor) contents(ctx context.Context, f *os.File, e *catar.Entry) er
 }
 
 // replace moves a complete node to its name.
-func (x *extractor) replace(d *Dir, temp, name string) error {
-	err := d.Rename(temp, name)
-	if err == nil {
-		return nil
-	}
+func (x *extractor) replace(l *level, temp, name string) error {
+	err := l.dir.Rename(temp, name)
 	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) && x.opts.UndoImmutable {
-		if err := x.removeAll(d, name); err != nil {
-			return err
+		err = x.removeAll(l.dir, name)
+		if err == nil {
+			err = l.dir.Rename(temp, name)
 		}
-		err = d.Rename(temp, name)
+		if err != nil { // what had the name may be gone
+			x.touched(l, name)
+		}
 	}
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"path"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -143,21 +144,8 @@ func (s *scanner) open(ctx context.Context, i int) (io.ReadCloser, error) {
 	for j := int32(i); j > 0; j = s.parents[j] {
 		names = append(names, s.nodes[j].Name)
 	}
-	d := s.root
-	for k := len(names) - 1; k > 0; k-- {
-		sub, err := d.OpenDir(names[k])
-		if d != s.root {
-			err = errors.Join(err, d.Close())
-		}
-		if err != nil {
-			return nil, err
-		}
-		d = sub
-	}
-	f, err := d.Open(names[0])
-	if d != s.root {
-		err = errors.Join(err, d.Close())
-	}
+	slices.Reverse(names)
+	f, err := s.root.OpenBelow(path.Join(names...))
 	if err != nil {
 		return nil, err
 	}

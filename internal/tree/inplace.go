@@ -1,0 +1,204 @@
+package tree
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"os"
+	"path"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ociv2-sync/ociv2-sync/catar"
+)
+
+// PartialError says that Extract failed after it had changed something that was
+// there before.
+type PartialError struct {
+	// Changed are the paths, below the destination, of what was made, replaced,
+	// removed or given other metadata, in that order. Of a new directory
+	// its own path stands for all in it; "." is the destination.
+	Changed []string
+	Err     error
+}
+
+func (e *PartialError) Error() string {
+	return fmt.Sprintf("%v (%d paths were changed before)", e.Err, len(e.Changed))
+}
+
+// Unwrap returns what went wrong.
+func (e *PartialError) Unwrap() error { return e.Err }
+
+// below returns the path below the destination of a name in an open directory.
+func (x *extractor) below(depth int, name string) string {
+	p := ""
+	for _, l := range x.open[1:depth] {
+		p = path.Join(p, l.entry.Name)
+	}
+	return path.Join(p, name)
+}
+
+// touched remembers that a name in the innermost open directory is not what it
+// was. In a directory that we made that goes without saying.
+func (x *extractor) touched(l *level, name string) {
+	if !l.made {
+		x.changed = append(x.changed, x.below(len(x.open), name))
+	}
+}
+
+// describe sets the metadata of an open directory that is complete.
+func (x *extractor) describe(l level, m Meta) error {
+	var before unix.Stat_t
+	if !l.made {
+		before, _ = fstat(l.dir.fd) // at worst it counts as changed
+	}
+	notes, err := l.dir.SetSelf(m)
+	if !l.made {
+		if after, e := fstat(l.dir.fd); e != nil || !sameMeta(&before, &after) {
+			name := x.below(len(x.open), "")
+			if name == "" {
+				name = "."
+			}
+			x.changed = append(x.changed, name)
+		}
+	}
+	return x.noted(notes, err)
+}
+
+// sameMeta reports whether stat(2) says the same of two moments of a node.
+func sameMeta(a, b *unix.Stat_t) bool {
+	return a.Mode == b.Mode && a.Uid == b.Uid && a.Gid == b.Gid && a.Mtim == b.Mtim
+}
+
+// had is a file that the destination has under the name of one of the archive,
+// and that agrees with it in its first bytes.
+type had struct {
+	f    *os.File
+	stat unix.Stat_t
+	n    int64        // bytes that agree
+	sum  maphash.Hash // of these
+}
+
+// candidate opens the file that the destination has in place of e, if it may be
+// the same: of its size and, where the archive has times, its time. A file with
+// other names, or one that could not be changed, is none.
+func (x *extractor) candidate(l *level, e *catar.Entry) *had {
+	if e.FileFlags.Has(catar.WithFlagNoCow) {
+		return nil
+	}
+	st, err := l.dir.lstat(e.Name)
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1 || st.Size != int64(e.Size) {
+		return nil
+	}
+	if x.flags&timeFlags != 0 && uint64(unix.TimespecToNsec(st.Mtim)) != e.MTime {
+		return nil
+	}
+	f, err := l.dir.Open(e.Name)
+	if err != nil {
+		return nil
+	}
+	h := &had{f: f}
+	if h.stat, err = fstat(int(f.Fd())); err == nil {
+		var flags catar.Flags
+		if flags, err = readFlags(int(f.Fd()), &h.stat, sealed); err == nil && flags == 0 {
+			return h
+		}
+	}
+	f.Close()
+	return nil
+}
+
+// inPlace leaves the file where it is if its bytes are those of the archive, and
+// gives it the archive's metadata. If not, it returns a reader of all contents.
+func (x *extractor) inPlace(ctx context.Context, l *level, e *catar.Entry, h *had) (io.Reader, error) {
+	old := make([]byte, len(x.buf))
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		n, err := io.ReadFull(x.r, x.buf[:min(int64(len(x.buf)), int64(e.Size)-h.n)])
+		if n == 0 && (err == nil || errors.Is(err, io.EOF)) {
+			break // all of it agrees
+		}
+		if err != nil {
+			return nil, err
+		}
+		if k, _ := h.f.ReadAt(old[:n], h.n); k < n || !bytes.Equal(old[:n], x.buf[:n]) {
+			rest := bytes.Clone(x.buf[:n])
+			return io.MultiReader(&prefix{h: h, left: h.n}, bytes.NewReader(rest), x.r), nil
+		}
+		h.sum.Write(old[:n])
+		h.n += int64(n)
+	}
+	m := x.meta(e)
+	m.FileFlags &^= sealed
+	notes, err := SetFileMeta(h.f, m)
+	if err := x.noted(notes, err); err != nil {
+		return nil, err
+	}
+	if after, err := fstat(int(h.f.Fd())); err != nil || !sameMeta(&h.stat, &after) {
+		x.touched(l, e.Name)
+	}
+	return nil, x.seal(l.dir, e)
+}
+
+// stays reports whether the destination has what e is already, which is no regular
+// file or directory, and then gives it the archive's metadata.
+func (x *extractor) stays(l *level, e *catar.Entry) (bool, error) {
+	before, err := l.dir.lstat(e.Name)
+	if err != nil || (before.Mode^e.Mode)&unix.S_IFMT != 0 || before.Nlink != 1 {
+		return false, nil //nolint:nilerr // it is made anew, which says what is wrong
+	}
+	switch e.Mode & catar.ModeType {
+	case catar.ModeSymlink:
+		fd, err := l.dir.openat(e.Name, unix.O_PATH, 0)
+		if err != nil {
+			return false, nil //nolint:nilerr // as before
+		}
+		target, err := readlink(fd)
+		unix.Close(fd)
+		if err != nil || target != e.Target {
+			return false, nil //nolint:nilerr // as before
+		}
+	case catar.ModeBlock, catar.ModeChar:
+		if before.Rdev != unix.Mkdev(e.Major, e.Minor) {
+			return false, nil
+		}
+	}
+	notes, err := l.dir.SetMeta(e.Name, x.meta(e))
+	if after, err := l.dir.lstat(e.Name); err != nil || !sameMeta(&before, &after) {
+		x.touched(l, e.Name)
+	}
+	return true, x.noted(notes, err)
+}
+
+// prefix reads again the bytes that agreed, and fails if they changed meanwhile.
+type prefix struct {
+	h    *had
+	at   int64
+	left int64
+	sum  maphash.Hash
+}
+
+// Read implements [io.Reader].
+func (p *prefix) Read(b []byte) (int, error) {
+	if p.left == 0 {
+		return 0, io.EOF
+	}
+	if p.at == 0 {
+		p.sum.SetSeed(p.h.sum.Seed())
+	}
+	n, err := p.h.f.ReadAt(b[:min(int64(len(b)), p.left)], p.at)
+	p.sum.Write(b[:n])
+	p.at, p.left = p.at+int64(n), p.left-int64(n)
+	switch {
+	case n == 0:
+		return 0, pathError("read", p.h.f.Name(), errors.Join(ErrChanged, err))
+	case p.left == 0 && p.sum.Sum64() != p.h.sum.Sum64():
+		return 0, pathError("read", p.h.f.Name(), ErrChanged)
+	}
+	return n, nil
+}
