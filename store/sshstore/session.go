@@ -32,6 +32,8 @@ type session struct {
 
 	mu        sync.Mutex
 	pending   map[chunk.ID]*answer
+	answered  map[chunk.ID]struct{}
+	retired   bool  // it ends when nothing is awaited any more
 	streaming bool  // a stream is awaited
 	err       error // why it ended
 }
@@ -58,7 +60,10 @@ func (o Options) dial(ctx context.Context, at Location, args []string, wants, ne
 	if at.Port != "" {
 		argv = append([]string{"-p", at.Port}, argv...)
 	}
-	s := &session{stall: o.StallTimeout, pending: make(map[chunk.ID]*answer), stderr: &tail{to: o.Stderr}}
+	s := &session{
+		stall: o.StallTimeout, stderr: &tail{to: o.Stderr},
+		pending: make(map[chunk.ID]*answer), answered: make(map[chunk.ID]struct{}),
+	}
 	// The session outlives the call, so its end is not ctx's.
 	s.cmd = exec.Command(o.Command, argv...)
 	s.cmd.Stderr = s.stderr
@@ -89,7 +94,13 @@ func (o Options) dial(ctx context.Context, at Location, args []string, wants, ne
 	return s, nil
 }
 
-var errStalled = errors.New("nothing has arrived for too long")
+var (
+	errStalled = errors.New("nothing has arrived for too long")
+
+	// errSpent says that a chunk needs a session of its own to be asked for again:
+	// casync's server remembers what it was asked for and answers it once.
+	errSpent = errors.New("the chunk has been requested before")
+)
 
 func (s *session) hello(wants, needs casyncproto.Flags) error {
 	if err := s.conn.Hello(wants); err != nil {
@@ -202,21 +213,28 @@ func (s *session) read(arrived func(int)) error {
 		a, ok := s.pending[id]
 		if ok {
 			delete(s.pending, id)
+			s.answered[id] = struct{}{}
 			a.packed, a.missing, a.shared = got.packed, got.missing, a.waiters > 1
 			close(a.done)
 		}
-		if len(s.pending) == 0 {
+		resting := len(s.pending) == 0
+		if resting {
 			s.watch.Stop()
 		}
+		over := resting && s.retired
 		s.mu.Unlock()
 		if !ok {
 			return fmt.Errorf("%w: chunk %s was not requested", casyncproto.ErrProtocol, id)
 		}
 		arrived(len(got.packed.Data))
+		if over {
+			return io.EOF
+		}
 	}
 }
 
-// request asks for a chunk, unless that has been done, and waits for it.
+// request asks for a chunk, unless that has been done, and waits for it. It
+// returns errSpent for a chunk that this session has brought before.
 func (s *session) request(ctx context.Context, id chunk.ID) (*answer, error) {
 	s.mu.Lock()
 	if s.pending == nil {
@@ -225,6 +243,10 @@ func (s *session) request(ctx context.Context, id chunk.ID) (*answer, error) {
 	}
 	a, asked := s.pending[id]
 	if !asked {
+		if _, spent := s.answered[id]; spent || s.retired {
+			s.mu.Unlock()
+			return nil, errSpent
+		}
 		a = &answer{done: make(chan struct{})}
 		s.pending[id] = a
 		if len(s.pending) == 1 {
@@ -257,6 +279,17 @@ func (s *session) send(id chunk.ID) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	return errors.Join(s.conn.Request(id), s.conn.Flush())
+}
+
+// retire ends the session as soon as nothing is awaited.
+func (s *session) retire() {
+	s.mu.Lock()
+	s.retired = true
+	resting := len(s.pending) == 0
+	s.mu.Unlock()
+	if resting {
+		s.fail(io.EOF)
+	}
 }
 
 // goodbye ends the session in order, or at once if it is not at rest.

@@ -126,6 +126,7 @@ type Store struct {
 
 	turn     chan struct{} // holds something while a goroutine looks after live
 	live     *session      // nil before the first and after the last
+	retired  []*session    // which bring what was requested of them, and end
 	closed   bool
 	failures atomic.Int32 // since something arrived
 
@@ -161,16 +162,20 @@ func (s *Store) String() string { return s.at.String() }
 // Close ends the connection. No Get may be running or follow.
 func (s *Store) Close() error {
 	s.turn <- struct{}{}
-	live := s.live
-	s.live, s.closed = nil, true
+	live, retired := s.live, s.retired
+	s.live, s.retired, s.closed = nil, nil, true
 	<-s.turn
 	if live != nil {
 		live.goodbye()
 	}
+	for _, r := range retired {
+		r.goodbye()
+	}
 	return nil
 }
 
-// Get implements [store.Store]. Several calls for one chunk make one request.
+// Get implements [store.Store]. Several calls for one chunk make one request; a
+// chunk that is wanted again after it has come costs another connection.
 func (s *Store) Get(ctx context.Context, id chunk.ID, limit int64) (store.Packed, error) {
 	p, err := s.get(ctx, id, limit)
 	switch {
@@ -199,6 +204,11 @@ func (s *Store) get(ctx context.Context, id chunk.ID, limit int64) (store.Packed
 			return store.Packed{}, fmt.Errorf("%w: %d bytes, at most %d expected", store.ErrTooLarge, len(a.packed.Data), limit)
 		case err == nil:
 			return a.packed, nil
+		case errors.Is(err, errSpent):
+			if err := s.renew(ctx, live); err != nil {
+				return store.Packed{}, err
+			}
+			continue
 		case ctx.Err() != nil || !errors.Is(err, store.ErrNetwork):
 			return store.Packed{}, err
 		}
@@ -262,6 +272,20 @@ func (s *Store) broken(ctx context.Context, was *session, err error) error {
 	}
 	s.live = nil
 	return s.wait(ctx, err)
+}
+
+// renew makes the next request go to a new connection.
+func (s *Store) renew(ctx context.Context, was *session) error {
+	if err := s.take(ctx); err != nil {
+		return err
+	}
+	defer func() { <-s.turn }()
+	if s.live == was {
+		s.live = nil
+		was.retire()
+		s.retired = append(s.retired, was)
+	}
+	return nil
 }
 
 // wait counts a failure and waits until it is worth while to try again, and
