@@ -64,6 +64,9 @@ type Archive struct {
 // OpenArchive returns the archive at path as a seed; ErrUnknown if it does not
 // begin as one.
 func OpenArchive(path string, opts ArchiveOptions) (*Archive, error) {
+	if fi, err := os.Stat(path); err == nil && !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("seed: %s: %w: not a file", path, ErrUnknown)
+	}
 	f, _, err := openRegular(path)
 	if err != nil {
 		return nil, fmt.Errorf("seed: %w", err)

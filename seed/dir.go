@@ -22,6 +22,10 @@ import (
 
 // DirOptions are the options of [OpenDir]. The zero value works.
 type DirOptions struct {
+	// Only are patterns of io/fs.Glob for the directories below the seed that
+	// are looked into, as the layers in the storage of a container engine; nil
+	// means all of them. They are looked up anew at each walk.
+	Only []string
 	// Jobs is the number of files hashed at a time; 0 means GOMAXPROCS.
 	Jobs int
 	// Logger is told which files were passed over and why; nil is silent.
@@ -138,7 +142,7 @@ func (s *dirSeed) look(ctx context.Context, want *Wanted, found func(Digest, str
 func (s *dirSeed) walk(ctx context.Context, scan Scan, meet func(c candidate, name string, known *Digest)) error {
 	seen := make(map[inode]struct{})
 	whole := true
-	err := filepath.WalkDir(s.path, func(path string, d fs.DirEntry, err error) error {
+	visit := func(path string, d fs.DirEntry, err error) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -181,11 +185,41 @@ func (s *dirSeed) walk(ctx context.Context, scan Scan, meet func(c candidate, na
 		}
 		meet(candidate{path: rel, size: fi.Size()}, d.Name(), known)
 		return nil
-	})
-	if err == nil && whole {
+	}
+	tops, err := s.tops()
+	if err != nil {
+		return err
+	}
+	for _, top := range tops {
+		if err := filepath.WalkDir(top, visit); err != nil {
+			return err
+		}
+	}
+	if whole {
 		scan.Done()
 	}
-	return err
+	return nil
+}
+
+// tops returns the directories where walks begin.
+func (s *dirSeed) tops() ([]string, error) {
+	if s.opts.Only == nil {
+		return []string{s.path}, nil
+	}
+	if _, err := os.ReadDir(s.path); err != nil {
+		return nil, fmt.Errorf("seed: %w", err) // which Glob would pass over
+	}
+	var tops []string
+	for _, pattern := range s.opts.Only {
+		found, err := fs.Glob(os.DirFS(s.path), pattern)
+		if err != nil {
+			return nil, fmt.Errorf("seed: %s: %w", pattern, err)
+		}
+		for _, f := range found {
+			tops = append(tops, filepath.Join(s.path, f))
+		}
+	}
+	return tops, nil
 }
 
 // hashAll hashes the candidates that are wanted when their turn comes, and
@@ -219,7 +253,7 @@ func (s *dirSeed) hashAll(ctx context.Context, scan Scan, cands []candidate, wan
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
-				d, err := s.hash(ctx, scan, c, buf)
+				d, err := hashFile(ctx, scan, filepath.Join(s.path, c.path), c.size, buf)
 				if err != nil {
 					if ctx.Err() != nil {
 						return ctx.Err()
@@ -235,25 +269,24 @@ func (s *dirSeed) hashAll(ctx context.Context, scan Scan, cands []candidate, wan
 	return g.Wait()
 }
 
-// hash returns the SHA-256 of a candidate that still has the size it had.
-func (s *dirSeed) hash(ctx context.Context, scan Scan, c candidate, buf []byte) (Digest, error) {
-	path := filepath.Join(s.path, c.path)
+// hashFile returns the SHA-256 of a file that still has the size it had.
+func hashFile(ctx context.Context, scan Scan, path string, size int64, buf []byte) (Digest, error) {
 	f, before, err := openRegular(path)
 	if err != nil {
 		return Digest{}, err
 	}
 	defer f.Close()
-	if before.Size() != c.size {
+	if before.Size() != size {
 		return Digest{}, errors.New("its size changed")
 	}
 	started := time.Now()
 	h := sha256.New()
 	var n int64
-	for n < c.size {
+	for n < size {
 		if ctx.Err() != nil {
 			return Digest{}, ctx.Err()
 		}
-		m, err := f.Read(buf[:min(int64(len(buf)), c.size-n)])
+		m, err := f.Read(buf[:min(int64(len(buf)), size-n)])
 		h.Write(buf[:m])
 		n += int64(m)
 		if err != nil {
@@ -276,9 +309,13 @@ func (s *dirSeed) pass(path string, err error) {
 
 // openRegular opens path if it is a regular file. It neither follows a
 // symbolic link in the last component nor blocks on a FIFO that took the
-// file's place.
+// file's place. Where we may, reading leaves the file's access time as it is.
 func openRegular(path string) (*os.File, os.FileInfo, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	const flags = os.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+	f, err := os.OpenFile(path, flags|unix.O_NOATIME, 0)
+	if errors.Is(err, unix.EPERM) {
+		f, err = os.OpenFile(path, flags, 0)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

@@ -15,18 +15,26 @@ type Indexed struct {
 	ReadBytes int64 `json:"readBytes"`
 }
 
-// Index learns the digests of all files of the directory tree at path, so that
-// no later run reads them to plan. It is of use with DirOptions.Memory alone.
-func Index(ctx context.Context, path string, opts DirOptions) (Indexed, error) {
-	s, err := OpenDir(path, opts)
-	if err != nil {
-		return Indexed{}, err
+// indexer is a seed that can learn all of its digests.
+type indexer interface {
+	index(ctx context.Context) (Indexed, error)
+}
+
+// Index learns the digests of all files of a seed, so that no later run reads
+// them to plan. It is of use only for a seed that was opened with a Memory; of a
+// kind that has nothing to learn, it does nothing.
+func Index(ctx context.Context, s Seed) (Indexed, error) {
+	if i, ok := s.(indexer); ok {
+		return i.index(ctx)
 	}
-	d := s.(*dirSeed)
-	scan := d.opts.Memory.Scan(d.path)
+	return Indexed{}, nil
+}
+
+func (s *dirSeed) index(ctx context.Context) (Indexed, error) {
+	scan := s.opts.Memory.Scan(s.path)
 	var out Indexed
 	var unknown []candidate
-	err = d.walk(ctx, scan, func(c candidate, _ string, known *Digest) {
+	err := s.walk(ctx, scan, func(c candidate, _ string, known *Digest) {
 		out.Files++
 		out.Bytes += c.size
 		if known == nil && c.size > 0 {
@@ -37,7 +45,7 @@ func Index(ctx context.Context, path string, opts DirOptions) (Indexed, error) {
 		return out, err
 	}
 	var read, bytes atomic.Int64
-	err = d.hashAll(ctx, scan, unknown, func(candidate) bool { return true }, func(c candidate, _ Digest) {
+	err = s.hashAll(ctx, scan, unknown, func(candidate) bool { return true }, func(c candidate, _ Digest) {
 		read.Add(1)
 		bytes.Add(c.size)
 	})

@@ -75,6 +75,9 @@ func Look(ctx context.Context, nodes []toc.Node, seeds []Seed, log *slog.Logger)
 			c := s.content(d)
 			c.Seed, c.Path = i, path
 		}
+		if h, ok := sd.(holder); ok && h.scans() {
+			s.blind = true
+		}
 		l, ok := sd.(looker)
 		if !ok {
 			s.blind = true

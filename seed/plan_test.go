@@ -118,7 +118,7 @@ func TestCoverTakesTheCheaperPlace(t *testing.T) {
 	twin, needed := noise(300), noise(300)
 	contents := []string{twin, noise(20000), needed, twin, noise(20000)}
 	im := newImage(t, contents, 4096)
-	p, err := Match(t.Context(), im.nodes, []Seed{holder{contents[1]: "x", contents[4]: "y"}}, nil)
+	p, err := Match(t.Context(), im.nodes, []Seed{claimer{contents[1]: "x", contents[4]: "y"}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestCoverTakesTheCheaperPlace(t *testing.T) {
 		}
 	}
 	from, _ := im.space.span(uint64(im.layout.Offset[1]), 300)
-	p2, err := Match(t.Context(), im.nodes, []Seed{holder{contents[1]: "x", contents[2]: "z", contents[4]: "y"}}, nil)
+	p2, err := Match(t.Context(), im.nodes, []Seed{claimer{contents[1]: "x", contents[2]: "z", contents[4]: "y"}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +157,7 @@ func TestCoverIsCompleteAndTight(t *testing.T) {
 		contents := rapid.SliceOfN(rapid.SampledFrom(alphabet), 1, 30).Draw(rt, "contents")
 		size := rapid.IntRange(16, 600).Draw(rt, "chunk size")
 		im := newImage(t, contents, size)
-		local := holder{}
+		local := claimer{}
 		for _, c := range rapid.SliceOfN(rapid.SampledFrom(alphabet[1:]), 0, 3).Draw(rt, "in the seed") {
 			local[c] = "somewhere"
 		}
@@ -237,7 +237,7 @@ func TestTreeOffersUnchangedFiles(t *testing.T) {
 // Each seed is asked only for what the ones before it lack.
 func TestMatchAsksInOrder(t *testing.T) {
 	im := newImage(t, []string{"one", "two", "three", "one"}, 64)
-	a, b := holder{"one": "a1", "two": "a2"}, holder{"one": "b1", "three": "b3"}
+	a, b := claimer{"one": "a1", "two": "a2"}, claimer{"one": "b1", "three": "b3"}
 	p, err := Match(t.Context(), im.nodes, []Seed{a, b}, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -75,9 +75,15 @@ type base struct {
 //
 // A chunk that holds more than one content's bytes is not looked for: the
 // metadata between them, with the times of the changed one, makes it new.
+//
+// Seeds that have chunks rather than files, as chunk stores do, are asked first,
+// for all chunks.
 func (p *Plan) Recut(ctx context.Context, nodes []toc.Node, space *Space, log *slog.Logger) error {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
+	}
+	if err := p.askHolders(ctx, space, log); err != nil {
+		return err
 	}
 	var kin map[string][]base
 	g, ctx := errgroup.WithContext(ctx)
@@ -259,15 +265,22 @@ func (f *finder) cut(ctx context.Context, b base, first int64) error {
 	if first >= b.size {
 		first = 0
 	}
-	sizes := make(map[uint64]struct{}, len(f.left))
-	for _, size := range f.left {
+	return cutFile(ctx, file, first, b.size, f.space, f.left, func(id chunk.ID, at int64) { f.found[id] = place{b, at} })
+}
+
+// cutFile cuts a file of size bytes into chunks from the offset first on, and
+// calls found with those of left, which it takes out of it: their sizes by their
+// ids.
+func cutFile(ctx context.Context, file io.ReaderAt, first, size int64, space *Space, left map[chunk.ID]uint64, found func(chunk.ID, int64)) error {
+	sizes := make(map[uint64]struct{}, len(left))
+	for _, size := range left {
 		sizes[size] = struct{}{}
 	}
-	ch, err := chunk.NewChunker(io.NewSectionReader(file, first, b.size-first), f.space.Params)
+	ch, err := chunk.NewChunker(io.NewSectionReader(file, first, size-first), space.Params)
 	if err != nil {
 		return err
 	}
-	for at := first; len(f.left) > 0; {
+	for at := first; len(left) > 0; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -279,10 +292,10 @@ func (f *finder) cut(ctx context.Context, b base, first int64) error {
 			return err
 		}
 		if _, ok := sizes[uint64(len(data))]; ok {
-			id := f.space.Algorithm.Sum(data)
-			if _, ok := f.left[id]; ok {
-				delete(f.left, id)
-				f.found[id] = place{b, at}
+			id := space.Algorithm.Sum(data)
+			if _, ok := left[id]; ok {
+				delete(left, id)
+				found(id, at)
 			}
 		}
 		at += int64(len(data))

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ociv2-sync/ociv2-sync/internal/testutil"
 )
 
@@ -118,6 +120,15 @@ func TestContainerdRunsLayout(t *testing.T) {
 	d, ref := engine(t, "ctr", "containerd")
 	dir := t.TempDir()
 	d.must("pull", "--compression", "zstd", ref, "oci-archive:"+dir+"/a.tar:v1")
+	ctr := startContainerd(t, dir)
+	ctr("image", "import", "--base-name", "ours", "--snapshotter", "native", dir+"/a.tar")
+	says(t, ctr("run", "--rm", "--snapshotter", "native", "ours:v1", "ociv2-sync-test"))
+}
+
+// startContainerd runs a containerd whose storage is dir/root, and returns how to
+// talk to it.
+func startContainerd(t *testing.T, dir string) (ctr func(args ...string) string) {
+	t.Helper()
 	socket := dir + "/s"
 	server := exec.Command("containerd", "--root", dir+"/root", "--state", dir+"/state", "--address", socket)
 	must(t, server.Start())
@@ -132,6 +143,45 @@ func TestContainerdRunsLayout(t *testing.T) {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	output(t, "ctr", "--address", socket, "image", "import", "--base-name", "ours", "--snapshotter", "native", dir+"/a.tar")
-	says(t, output(t, "ctr", "--address", socket, "run", "--rm", "--snapshotter", "native", "ours:v1", "ociv2-sync-test"))
+	return func(args ...string) string {
+		t.Helper()
+		return output(t, "ctr", append([]string{"--address", socket}, args...)...)
+	}
+}
+
+// What engines have in their storage is not fetched, and their storage stays as it
+// was.
+func TestEngineStorageIsSeed(t *testing.T) {
+	d, ref := engine(t, "skopeo", "ctr", "containerd")
+	dir := t.TempDir()
+	d.must("pull", ref, "oci-archive:"+dir+"/a.tar:v1")
+	for _, driver := range []string{"overlay", "vfs"} {
+		output(t, "skopeo", "copy", "-q", "oci-archive:"+dir+"/a.tar:v1",
+			"containers-storage:["+driver+"@"+dir+"/"+driver+"+"+dir+"/run]localhost/hello:v1")
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir+"/overlay/overlay", 0) }) // that it mounts on itself
+	ctr := startContainerd(t, dir)
+	snapshotter := "overlayfs"
+	if !strings.Contains(ctr("plugins", "ls"), "overlayfs                linux/amd64    ok") {
+		snapshotter = "native" // it lies on a filesystem that overlayfs cannot use
+	}
+	ctr("image", "import", "--base-name", "ours", "--snapshotter", snapshotter, dir+"/a.tar")
+	for name, path := range map[string]string{
+		"overlay": dir + "/overlay", "vfs": dir + "/vfs", "containerd": dir + "/root",
+		"snapshots": dir + "/root/io.containerd.snapshotter.v1." + snapshotter,
+		"content":   dir + "/root/io.containerd.content.v1.content",
+	} {
+		t.Run(name, func(t *testing.T) {
+			const all = "find . -printf '%p %s %T@ %C@ ' -type f -printf '%A@' -printf '\\n' -o -printf '\\n' | sort"
+			before := output(t, "sh", "-c", "cd "+path+" && "+all)
+			device := newDevice(t)
+			got := device.must("--json", "pull", "--seed", path, ref, "rootfs:"+t.TempDir()+"/x")
+			if !strings.Contains(got.stdout, `"requests": 2,`) {
+				t.Errorf("not all of it was found: %s", got.stdout)
+			}
+			if after := output(t, "sh", "-c", "cd "+path+" && "+all); before != after {
+				t.Errorf("it was\n%s\nis\n%s", before, after)
+			}
+		})
+	}
 }

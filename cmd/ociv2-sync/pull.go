@@ -121,12 +121,18 @@ func (f *destFlags) options(opts *transfer.PullOptions) (err error) {
 	return err
 }
 
-const seedHelp = `A seed is recognised by what it is: a root; an OCI layout or containerd's content
-store; an oci-archive, docker-archive, any other tar, or a catar, plain or
-compressed; else a directory tree, such as the storage of a container engine.
-A directory of images is all that lies in it. KIND: says what to take it for:
-root, oci, archive or dir. Contents found in archives wait in the root, which
-needs the space for them.`
+const seedHelp = `A seed is recognised by what it is:
+  a root, or a directory of images: all that lies in it
+  the storage of podman, buildah and skopeo, of docker, or of containerd
+  an OCI layout, or containerd's content store
+  an oci-archive, docker-archive, any other tar, or a catar, plain or compressed
+  a chunk store, in which chunks are found by their ids
+  any other file, or a block device, in which chunks are found by its .caibx
+  index if there is one, else by cutting it
+  any other directory, as a tree of files
+KIND: says what to take it for: dir, images, root, oci, archive, blob, store,
+containers-storage, docker or containerd. Seeds are read only. Contents found in
+archives wait in the root, which needs the space for them.`
 
 type pullOptions struct {
 	pullFlags

@@ -25,9 +25,9 @@ func newSeedCommand(a *app) *cobra.Command {
 func newSeedIndexCommand(a *app) *cobra.Command {
 	var idle bool
 	cmd := &cobra.Command{
-		Use:   "index PATH...",
+		Use:   "index [KIND:]PATH...",
 		Short: "Read seeds ahead of time, so that no pull has to",
-		Long: `Index reads the files of directory trees and keeps their digests in the root's
+		Long: `Index reads the files of seeds and keeps their digests in the root's
 catalogue. A later plan or pull with --seed PATH reads none of them that has not
 changed; index itself reads only what it does not know. What was read before an
 interrupt is kept.

@@ -35,7 +35,7 @@ var edges = map[string][]string{
 
 	"translate":   {"catar", "toc"},
 	"chunkserver": {"chunk", "store"},
-	"seed":        {"chunk", "caibx", "catar", "toc"},
+	"seed":        {"chunk", "caibx", "catar", "toc", "store"},
 
 	"internal/deflate":   {},
 	"internal/durable":   {},

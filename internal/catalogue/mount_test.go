@@ -96,7 +96,11 @@ func TestIndexReadsOnce(t *testing.T) {
 	index := func() seed.Indexed {
 		t.Helper()
 		c := open(t, dir)
-		i, err := seed.Index(t.Context(), tree, seed.DirOptions{Memory: settled{c}})
+		s, err := seed.OpenDir(tree, seed.DirOptions{Memory: settled{c}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		i, err := seed.Index(t.Context(), s)
 		if err != nil {
 			t.Fatal(err)
 		}

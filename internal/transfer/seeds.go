@@ -7,10 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
-	"regexp"
-	"strings"
 	"syscall"
 
 	"github.com/opencontainers/go-digest"
@@ -40,10 +37,10 @@ func openMemory(r *root.Root, log *slog.Logger) (_ seed.Memory, save func(), err
 	}, nil
 }
 
-// IndexSeeds learns what the files of directory trees hold and keeps it in the
-// catalogue of the root at rootPath, where plans find it. Files that are known
-// are not read.
-func IndexSeeds(ctx context.Context, rootPath string, paths []string, log *slog.Logger) (seed.Indexed, error) {
+// IndexSeeds learns what the files of seeds hold and keeps it in the catalogue of
+// the root at rootPath, where plans find it. Files that are known are not read.
+// names are as those of PullOptions.Seeds.
+func IndexSeeds(ctx context.Context, rootPath string, names []string, log *slog.Logger) (_ seed.Indexed, err error) {
 	var sum seed.Indexed
 	r, err := root.Open(rootPath, root.Options{})
 	if err != nil {
@@ -54,8 +51,17 @@ func IndexSeeds(ctx context.Context, rootPath string, paths []string, log *slog.
 		return sum, err
 	}
 	defer save()
-	for _, p := range paths {
-		i, err := seed.Index(ctx, p, seed.DirOptions{Logger: log, Memory: memory})
+	seeds := seedOpener{memory: memory, log: log}
+	defer func() {
+		for _, c := range seeds.closers {
+			err = errors.Join(err, c.Close())
+		}
+	}()
+	if err := seeds.open(names); err != nil {
+		return sum, err
+	}
+	for _, s := range seeds.seeds {
+		i, err := seed.Index(ctx, s)
 		sum.Files += i.Files
 		sum.Bytes += i.Bytes
 		sum.Read += i.Read
@@ -80,14 +86,6 @@ type seedOpener struct {
 	closers []io.Closer // of what was opened, also after an error
 }
 
-// The kinds of seeds that a path can be said to be, as in KIND:PATH.
-const (
-	kindRoot    = "root"
-	kindLayout  = "oci"
-	kindArchive = "archive"
-	kindDir     = "dir"
-)
-
 // open opens the trees of the root, which cost no reading, and after them the
 // seeds that are named.
 func (o *seedOpener) open(names []string) error {
@@ -100,75 +98,6 @@ func (o *seedOpener) open(names []string) error {
 		}
 	}
 	return nil
-}
-
-// named opens a seed given as PATH or KIND:PATH.
-func (o *seedOpener) named(name string) error {
-	if kind, path, ok := strings.Cut(name, ":"); ok {
-		switch kind {
-		case kindRoot:
-			ok, err := o.otherRoot(path)
-			if err == nil && !ok {
-				err = fmt.Errorf("seed: %s: %w", path, root.ErrNotRoot)
-			}
-			return err
-		case kindLayout:
-			return o.layout(path)
-		case kindArchive:
-			return o.archive(path)
-		case kindDir:
-			return o.dir(path)
-		}
-	}
-	fi, err := os.Stat(name)
-	if err != nil {
-		return fmt.Errorf("seed: %w", err)
-	}
-	if !fi.IsDir() {
-		return o.archive(name)
-	}
-	ok, err := o.image(name)
-	if err != nil || ok {
-		return err
-	}
-	if err := o.dir(name); err != nil {
-		return err
-	}
-	// A directory of images: as a tree it has the files of those that lie
-	// there unpacked, and of the others none.
-	entries, err := os.ReadDir(name)
-	if err != nil {
-		return fmt.Errorf("seed: %w", err)
-	}
-	for _, e := range entries {
-		path := filepath.Join(name, e.Name())
-		switch {
-		case e.IsDir():
-			_, err = o.image(path)
-		case e.Type().IsRegular() && archiveName.MatchString(e.Name()):
-			err = o.archive(path)
-		}
-		if err != nil {
-			o.log.Warn("seed passed over", "seed", path, "reason", err)
-		}
-	}
-	return nil
-}
-
-// archiveName is what archives in a directory of images are called; other files
-// there are not looked into.
-var archiveName = regexp.MustCompile(`\.(tar|tgz|catar|tar\.(gz|zst|zstd))$`)
-
-// image opens a directory that is a root or has layers, and reports whether it
-// is.
-func (o *seedOpener) image(path string) (bool, error) {
-	if ok, err := o.otherRoot(path); err != nil || ok {
-		return ok, err
-	}
-	if _, err := os.Stat(filepath.Join(path, "blobs", "sha256")); err != nil {
-		return false, nil //nolint:nilerr // then it is a directory tree
-	}
-	return true, o.layout(path)
 }
 
 // otherRoot opens the trees of another root, if it is one. Our own is a seed
@@ -190,29 +119,6 @@ func (o *seedOpener) otherRoot(path string) (bool, error) {
 		return false, nil
 	}
 	return false, fmt.Errorf("seed: %w", err)
-}
-
-func (o *seedOpener) dir(path string) error {
-	s, err := seed.OpenDir(path, seed.DirOptions{Logger: o.log, Memory: o.memory})
-	if err == nil {
-		o.seeds = append(o.seeds, s)
-	}
-	return err
-}
-
-func (o *seedOpener) archive(path string) error {
-	return o.add(seed.OpenArchive(path, seed.ArchiveOptions{SpoolDir: o.spool, Logger: o.log}))
-}
-
-func (o *seedOpener) layout(path string) error {
-	return o.add(seed.OpenLayout(path, seed.ArchiveOptions{SpoolDir: o.spool, Logger: o.log}))
-}
-
-func (o *seedOpener) add(a *seed.Archive, err error) error {
-	if err == nil {
-		o.seeds, o.closers = append(o.seeds, a), append(o.closers, a)
-	}
-	return err
 }
 
 // treeSeeds returns the trees of a root. One that is damaged is of no use and
