@@ -20,8 +20,8 @@ func newInspectCommand(a *app) *cobra.Command {
 		Use:   "inspect REPO/NAME[:TAG|@sha256:DIGEST]",
 		Short: "Show what an image in a repository is",
 		Long: `Inspect prints what the metadata of an image says: its digests and its config, what
-its filesystem has, into which chunks it is cut, and the other tags of its name. It
-reads no chunk.`,
+its filesystem has, into which chunks it is cut, the deltas that end at it, and the
+other tags of its name. It reads no chunk.`,
 		Example: `  ociv2-sync inspect https://images.example/app:v2
   ociv2-sync inspect --json https://images.example/app:v2 | jq .config.config.Env`,
 		Args: cobra.ExactArgs(1),
@@ -82,6 +82,7 @@ type inspection struct {
 	Flags         string          `json:"featureFlags"`
 	Tree          inspectTree     `json:"tree"`
 	Chunks        inspectChunks   `json:"chunks"`
+	Deltas        []deltaEntry    `json:"deltas"`
 	MetadataBytes int64           `json:"metadataBytes"`
 	ConfigType    string          `json:"configMediaType"`
 	Config        json.RawMessage `json:"config"`
@@ -100,6 +101,7 @@ func newInspection(in *transfer.Inspection) *inspection {
 			in.Chunks, in.DistinctChunks, in.StoredBytes, in.SmallestChunk, in.Largest,
 			fmt.Sprintf("%d:%d:%d", in.ChunkMin, in.Avg, in.ChunkMax), m.Store,
 		},
+		Deltas:     deltaEntries(in.Image.Deltas),
 		ConfigType: m.Config.MediaType, Config: in.Image.Config,
 	}
 	if m.Extra != nil {
@@ -137,6 +139,9 @@ func (r *inspection) table(w io.Writer) {
 	row("chunks", "%d, %d distinct, %s stored, of %d to %d bytes (%s)", r.Chunks.Count, r.Chunks.Distinct,
 		human(r.Chunks.StoredBytes), r.Chunks.Smallest, r.Chunks.Largest, r.Chunks.Size)
 	row("store", "%s", r.Chunks.Store)
+	for _, d := range r.Deltas {
+		row("delta", "%s from %s", human(d.Size), start(d.From))
+	}
 	row("metadata", "%s", human(r.MetadataBytes))
 	t.Flush()
 	var config bytes.Buffer

@@ -83,9 +83,10 @@ func (a *app) authFiles() (files []string) {
 
 type pushOptions struct {
 	sourceFlags
-	deltas int
-	full   bool
-	memory byteSize
+	deltas    int
+	deltaFrom []string
+	full      fullFlag
+	memory    byteSize
 }
 
 func newPushCommand(a *app) *cobra.Command {
@@ -105,14 +106,16 @@ SOURCE is one of
   rootfs:DIR                 a root filesystem
 
 Beside the chunks it publishes deltas: single files that turn an earlier image of
-the same name into this one, from the last --deltas tags. A pull takes whatever
-moves fewer bytes.
+the same name into this one, from the last --deltas tags and each --delta-from; with
+--full also one that makes the image from nothing. One that is not smaller than the
+chunks that it replaces is not published. A pull takes whatever moves fewer bytes.
 
 The tag appears, or changes, when everything else is in place: whoever pulls
 meanwhile gets the old image.` + casyncHelp,
 		Example: `  ociv2-sync push oci:build:v2 /srv/www/images/app:v2
   ociv2-sync push docker-archive:app.tar /srv/www/images/app
-  ociv2-sync push rootfs:/srv/tree /srv/www/images/app:test`,
+  ociv2-sync push rootfs:/srv/tree /srv/www/images/app:test
+  ociv2-sync push --full --delta-from /srv/www/images/base:1 oci:build:v2 /srv/www/images/app:v2`,
 		Args: casyncArgs(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if args[0] == "-" {
@@ -124,7 +127,8 @@ meanwhile gets the old image.` + casyncHelp,
 	o.sourceFlags.add(cmd)
 	f := cmd.Flags()
 	f.IntVar(&o.deltas, "deltas", 3, "`NUMBER` of earlier tags, those pushed last, to make deltas from")
-	f.BoolVar(&o.full, "full", false, "make a delta from nothing too: the whole image in one file, for first installs")
+	f.StringArrayVar(&o.deltaFrom, "delta-from", nil, "published image `REPO/NAME[:TAG]`, of any name or repository, to make a delta from too; repeatable")
+	o.full.add(f)
 	f.Var(&o.memory, "delta-memory", "most `SIZE` of contents and their indexes in memory while deltas are made (default 512M)")
 	return cmd
 }
@@ -143,11 +147,18 @@ func (a *app) runPush(cmd *cobra.Command, args []string, o *pushOptions) error {
 	if err != nil {
 		return err
 	}
-	if opts.Clients, err = a.clients([]string{ref.Repo}); err != nil {
+	if opts.Clients, err = a.clients(append([]string{ref.Repo}, o.deltaFrom...)); err != nil {
 		return err
 	}
 	defer opts.Clients.Close()
-	opts.Deltas, opts.Full, opts.DeltaMemory, opts.DeltaProgress = o.deltas, o.full, int64(o.memory), a.deltaMeter()
+	opts.Deltas, opts.Full, opts.DeltaMemory, opts.DeltaProgress = o.deltas, transfer.Full(o.full), int64(o.memory), a.deltaMeter()
+	for _, name := range o.deltaFrom {
+		from, err := repo.ParseRef(name)
+		if err != nil {
+			return err
+		}
+		opts.DeltaFrom = append(opts.DeltaFrom, from)
+	}
 	opts.Progress = func(done, total int64) {
 		if m.add == nil {
 			m = a.meter(bar{name: "pushed", total: total})

@@ -137,8 +137,8 @@ type DeltaOptions struct {
 	// Memory bounds what contents and their indexes take at a time, in bytes; 0
 	// means the default of delta.MakeOptions.
 	Memory int64
-	// Quality is that of the compression, 1 to 11; 0 means 11.
-	Quality int
+	// Full says how well a delta from nothing is compressed.
+	Full Full
 	// Jobs is the number of contents worked on at a time; 0 means GOMAXPROCS.
 	Jobs int
 	// TempDir is where a delta waits until it is complete; "" means /var/tmp.
@@ -146,6 +146,31 @@ type DeltaOptions struct {
 	// Progress, if not nil, is called with the bytes of contents done, and how
 	// many there are.
 	Progress func(done, total int64)
+}
+
+// Full says whether there is to be a delta from nothing, and how well it is
+// compressed: all of an image takes its time.
+type Full uint8
+
+// The ways.
+const (
+	// FullNone makes none.
+	FullNone Full = iota
+	// FullGood compresses well, some 2 MB per second.
+	FullGood
+	// FullBest compresses a tenth better, a fourth as fast.
+	FullBest
+)
+
+// quality is that of brotli for a delta that begins at from, nil for nothing.
+func (f Full) quality(from *published) int {
+	switch {
+	case from != nil:
+		return 11
+	case f == FullBest:
+		return 10
+	}
+	return 9
 }
 
 // MadeDelta is a delta that was made.
@@ -174,7 +199,7 @@ func makeDelta(ctx context.Context, from, to *published, opts DeltaOptions) (_ *
 	}
 	sum := sha256.New()
 	made, err := delta.Make(ctx, io.MultiWriter(out, sum), spool, from.side(), to.side(), delta.MakeOptions{
-		Jobs: opts.Jobs, Quality: opts.Quality, Memory: opts.Memory, Progress: opts.Progress,
+		Jobs: opts.Jobs, Quality: opts.Full.quality(from), Memory: opts.Memory, Progress: opts.Progress,
 	})
 	if err == nil {
 		_, err = out.Seek(0, io.SeekStart)
@@ -224,6 +249,36 @@ func openImage(ctx context.Context, ref repo.Ref, clients stores.Clients) (*repo
 	return im, closer, nil
 }
 
+// closers are what images are read from, until they are not any more.
+type closers []io.Closer
+
+func (c closers) close() (err error) {
+	for _, o := range c {
+		err = errors.Join(err, o.Close())
+	}
+	return err
+}
+
+// image opens a published image to read its contents.
+func (c *closers) image(ctx context.Context, ref repo.Ref, clients stores.Clients) (*repo.Image, *published, error) {
+	im, files, err := openImage(ctx, ref, clients)
+	if err != nil {
+		return nil, nil, err
+	}
+	*c = append(*c, files)
+	at, err := im.Store(false)
+	if err != nil {
+		return nil, nil, err
+	}
+	st, files, err := stores.Open([]string{at}, clients)
+	if err != nil {
+		return nil, nil, err
+	}
+	*c = append(*c, files)
+	p, err := openPublished(ctx, im, st)
+	return im, p, err
+}
+
 // DeltaMake makes the delta from one published image to another and lists it
 // under the latter's tag, which is in a directory; with output not "" it writes
 // it to that file instead. A zero from is none: the delta is from nothing.
@@ -231,48 +286,23 @@ func DeltaMake(ctx context.Context, from, to repo.Ref, output string, clients st
 	if output == "" && to.Digest != "" {
 		return nil, fmt.Errorf("transfer: %w: %s: a delta is published under a tag", ErrUsage, to)
 	}
-	var closers []io.Closer
-	defer func() {
-		for _, c := range closers {
-			err = errors.Join(err, c.Close())
-		}
-	}()
+	var opened closers
+	defer func() { err = errors.Join(err, opened.close()) }()
 	var space repo.Space
 	if output == "" {
 		s, closer, err := clients.OpenSpace(to.Repo, false)
 		if err != nil {
 			return nil, err
 		}
-		space, closers = s, append(closers, closer)
-	}
-	open := func(ref repo.Ref) (*repo.Image, *published, error) {
-		im, c, err := openImage(ctx, ref, clients)
-		if err != nil {
-			return nil, nil, err
-		}
-		closers = append(closers, c)
-		at, err := im.Store(false)
-		if err != nil {
-			return nil, nil, err
-		}
-		st, c, err := stores.Open([]string{at}, clients)
-		if err != nil {
-			return nil, nil, err
-		}
-		closers = append(closers, c)
-		p, err := openPublished(ctx, im, st)
-		return im, p, err
+		space, opened = s, append(opened, closer)
 	}
 	var a *published
 	if from != (repo.Ref{}) {
-		if _, a, err = open(from); err != nil {
+		if _, a, err = opened.image(ctx, from, clients); err != nil {
 			return nil, err
 		}
 	}
-	if a == nil {
-		opts.Quality = cmp.Or(opts.Quality, fullQuality)
-	}
-	im, b, err := open(to)
+	im, b, err := opened.image(ctx, to, clients)
 	if err != nil {
 		return nil, err
 	}
@@ -342,41 +372,53 @@ func predecessors(ctx context.Context, files repo.Files, ref repo.Ref, n int, ex
 	return images[:min(n, len(images))], nil
 }
 
-// pushDeltas makes the deltas of a push: from the last n tags of the name, and
-// from nothing if full says so. The files are the caller's to close.
+// pushDeltas makes the deltas of a push: from the last n tags of the name, from
+// the images that are named, and from nothing if opts says so. The files are
+// the caller's to close.
 func pushDeltas(ctx context.Context, files repo.Files, ref repo.Ref, st store.Store, to *published, opts PushOptions) (made []*MadeDelta, spools []*os.File, err error) {
-	if opts.Deltas == 0 && !opts.Full {
+	if opts.Deltas == 0 && len(opts.DeltaFrom) == 0 && opts.Full == FullNone {
 		return nil, nil, nil
 	}
-	bases, err := predecessors(ctx, files, ref, opts.Deltas, digestOf(sha256.Sum256(to.tree.Canonical)))
+	var opened closers
+	defer func() { err = errors.Join(err, opened.close()) }()
+	self := digestOf(sha256.Sum256(to.tree.Canonical))
+	bases, err := predecessors(ctx, files, ref, opts.Deltas, self)
 	if err != nil {
 		return nil, nil, err
 	}
-	make := func(from *published, o DeltaOptions) error {
+	o := DeltaOptions{Memory: opts.DeltaMemory, Full: opts.Full, Jobs: opts.Jobs, TempDir: opts.TempDir, Progress: opts.DeltaProgress}
+	done := map[digest.Digest]bool{self: true}
+	make := func(from *published) error {
 		f, m, err := makeDelta(ctx, from, to, o)
 		if err != nil {
 			return err
 		}
+		done[m.From] = true
 		made, spools = append(made, m), append(spools, f)
 		return nil
 	}
-	o := DeltaOptions{Memory: opts.DeltaMemory, Jobs: opts.Jobs, TempDir: opts.TempDir, Progress: opts.DeltaProgress}
 	for _, im := range bases {
 		from, err := openPublished(ctx, im, st)
 		if err != nil {
 			return made, spools, err
 		}
-		if err := make(from, o); err != nil {
+		if err := make(from); err != nil {
 			return made, spools, err
 		}
 	}
-	if opts.Full {
-		o.Quality = fullQuality
-		err = make(nil, o)
+	for _, ref := range opts.DeltaFrom {
+		im, from, err := opened.image(ctx, ref, opts.Clients)
+		if err != nil {
+			return made, spools, err
+		}
+		if !done[im.Manifest.TOCDigest] {
+			if err := make(from); err != nil {
+				return made, spools, err
+			}
+		}
+	}
+	if opts.Full != FullNone {
+		err = make(nil)
 	}
 	return made, spools, err
 }
-
-// fullQuality is the compression of a delta from nothing: the best one takes
-// minutes on a whole image.
-const fullQuality = 9

@@ -39,9 +39,12 @@ type PushOptions struct {
 	// and with how many there are.
 	Progress func(done, total int64)
 	// Deltas is how many of the name's tags, those pushed last, deltas are made
-	// from; Full adds one from nothing: the whole image in one file.
-	Deltas int
-	Full   bool
+	// from. DeltaFrom names more images to make them from, of any repository.
+	// Full adds one from nothing: the whole image
+	// in one file.
+	Deltas    int
+	DeltaFrom []repo.Ref
+	Full      Full
 	// DeltaMemory is DeltaOptions.Memory.
 	DeltaMemory int64
 	// DeltaProgress is called with the bytes of a delta's contents done so far,
