@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -31,6 +32,7 @@ type app struct {
 	limitRate byteSize
 	json      bool
 	quiet     bool
+	verbose   bool
 	progress  string
 	logLevel  string
 	web       clientFlags
@@ -59,6 +61,7 @@ separated by colons; OCIV2_SYNC_HEADER one header a line.
   # on the device: see what it would cost, then pull
   ociv2-sync plan --seed /srv/app https://images.example/app:v1
   ociv2-sync pull --seed /srv/app https://images.example/app:v1`,
+		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -72,6 +75,7 @@ separated by colons; OCIV2_SYNC_HEADER one header a line.
 		},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.defaults(cmd.Flags()) },
 	}
+	cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	cmd.SetOut(a.stdout)
 	cmd.SetErr(a.stderr)
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -90,6 +94,7 @@ separated by colons; OCIV2_SYNC_HEADER one header a line.
 	f.Var(&a.limitRate, "limit-rate", "most bytes received per second, or sent by ssh or to a registry, e.g. 500K or 2M (default unlimited)")
 	f.BoolVar(&a.json, "json", false, "print the result, or the error, as one JSON object")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print nothing but results and errors")
+	f.BoolVarP(&a.verbose, "verbose", "v", false, "print more about what is going on, as --log-level=info")
 	f.StringVar(&a.progress, "progress", "auto", "`HOW` to show progress: auto, plain or none")
 	f.StringVarP(&a.logLevel, "log-level", "l", "warn", "`LEVEL` of the least severe message to print: debug, info, warn or error")
 	a.web.add(f)
@@ -104,6 +109,14 @@ separated by colons; OCIV2_SYNC_HEADER one header a line.
 		cmd.AddCommand(finish(add(a)))
 	}
 	return cmd
+}
+
+// version returns the version of the program as the module system knows it.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
 }
 
 // finish gives a command and those below it what all have in common.
@@ -198,6 +211,9 @@ func parseLevel(s string) (slog.Level, error) {
 // logger returns the logger for the libraries, which writes to stderr.
 func (a *app) logger() *slog.Logger {
 	level, _ := parseLevel(a.logLevel) // checked by defaults
+	if a.verbose {
+		level = min(level, slog.LevelInfo)
+	}
 	if a.quiet {
 		level = slog.LevelError
 	}

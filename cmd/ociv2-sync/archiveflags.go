@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"os"
@@ -84,11 +85,50 @@ func (f *featureFlags) flags() (catar.Flags, error) {
 // inputFlags are the options of reading an archive or index.
 type inputFlags struct {
 	stores, extra []string
+	what          string
 }
 
 func (f *inputFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.stores, "store", nil, "chunk `STORE` of an index, a directory, a URL or HOST:PATH; repeatable (default default.castr beside the index)")
 	cmd.Flags().StringArrayVar(&f.extra, "extra-store", nil, "`STORE` to ask for what those before do not have; repeatable")
+	cmd.Flags().StringVar(&f.what, "what", "", "`WHAT` an input is, whatever it ends in: archive, archive-index, blob, blob-index or directory")
+}
+
+// kind returns what the inputs are said to be.
+func (f *inputFlags) kind() (archive.Kind, error) {
+	if f.what == "" {
+		return archive.Unknown, nil
+	}
+	return archive.ParseKind(f.what)
+}
+
+// defaultStores returns the stores that are given, or that of casync's
+// environment variable.
+func (a *app) defaultStores(given []string) []string {
+	if name, ok := a.env("CASYNC_STORE"); ok && name != "" && len(given) == 0 {
+		return []string{name}
+	}
+	return given
+}
+
+// defaultStore is defaultStores for what has one store, that beside an index
+// if nothing else says which.
+func (a *app) defaultStore(given, index string) string {
+	if given == "" {
+		given, _ = a.env("CASYNC_STORE")
+	}
+	return cmp.Or(given, archive.DefaultStore(index))
+}
+
+// tempDir is where large temporary files go, by the variables that casync
+// takes it from.
+func (a *app) tempDir() string {
+	for _, name := range []string{"TMPDIR", "TEMP", "TMP"} {
+		if dir, ok := a.env(name); ok && dir != "" {
+			return dir
+		}
+	}
+	return "/var/tmp"
 }
 
 // shiftFlags are casync's options of shifting owners.
@@ -126,13 +166,18 @@ func (f *shiftFlags) options() (tree.IDShift, error) {
 
 // withInput calls use with the input of a casync verb: INPUT [SUBPATH].
 func (a *app) withInput(cmd *cobra.Command, args []string, f *inputFlags, flags catar.Flags, use func(*archive.Input) error) error {
-	clients, err := a.clients(append([]string{arg(args, 0, ".")}, f.stores...))
+	what, err := f.kind()
+	if err != nil {
+		return err
+	}
+	chunks := a.defaultStores(f.stores)
+	clients, err := a.clients(append([]string{arg(args, 0, ".")}, chunks...))
 	if err != nil {
 		return err
 	}
 	defer clients.Close()
 	in, err := archive.Open(cmd.Context(), arg(args, 0, "."), archive.OpenOptions{
-		Stdin: os.Stdin, Stores: f.stores, ExtraStores: f.extra, Clients: clients, Jobs: a.jobs, Flags: flags,
+		What: what, Stdin: os.Stdin, Stores: chunks, ExtraStores: f.extra, Clients: clients, Jobs: a.jobs, Flags: flags, TempDir: a.tempDir(),
 	})
 	if err != nil {
 		return err

@@ -61,6 +61,9 @@ func (a *app) runGC(cmd *cobra.Command, args []string, o *gcOptions) error {
 		return err
 	}
 	defer clients.Close()
+	if env, ok := a.env("CASYNC_STORE"); ok && o.store == "" {
+		o.store = env
+	}
 	opts := archive.GCOptions{Store: o.store, DryRun: o.dryRun, Clients: clients}
 	if o.verbose {
 		opts.Removing = func(id chunk.ID) { a.say("removing chunk %s", id) }

@@ -15,6 +15,7 @@ import (
 func newListCommand(a *app) *cobra.Command {
 	var in inputFlags
 	var features featureFlags
+	recursive := yesNo(true)
 	cmd := &cobra.Command{
 		Use:   "list [INPUT [SUBPATH]]",
 		Short: "List what an archive, an index or a directory has",
@@ -30,27 +31,28 @@ or [USER@]HOST:PATH.`,
 			if err != nil {
 				return err
 			}
-			return a.withInput(cmd, args, &in, flags, func(in *archive.Input) error { return a.list(cmd, in) })
+			return a.withInput(cmd, args, &in, flags, func(in *archive.Input) error { return a.list(cmd, in, bool(recursive)) })
 		},
 	}
 	in.add(cmd)
 	features.add(cmd)
+	cmd.Flags().Var(&recursive, "recursive", "list what is below the directories of the first level")
 	return cmd
 }
 
-func (a *app) list(cmd *cobra.Command, in *archive.Input) error {
+func (a *app) list(cmd *cobra.Command, in *archive.Input, deep bool) error {
 	if a.json {
-		return a.listJSON(cmd, in)
+		return a.listJSON(cmd, in, deep)
 	}
 	w := bufio.NewWriter(a.stdout)
-	err := archive.List(cmd.Context(), in, func(path string, e *catar.Entry) error {
+	err := archive.List(cmd.Context(), in, deep, func(path string, e *catar.Entry) error {
 		_, err := fmt.Fprintln(w, archive.Line(path, e))
 		return err
 	})
 	return errors.Join(err, w.Flush()) // the lines before a fault are good
 }
 
-func (a *app) listJSON(cmd *cobra.Command, in *archive.Input) error {
+func (a *app) listJSON(cmd *cobra.Command, in *archive.Input, deep bool) error {
 	type node struct {
 		Path  string `json:"path"` // escaped as in the text
 		Mode  string `json:"mode"`
@@ -60,7 +62,7 @@ func (a *app) listJSON(cmd *cobra.Command, in *archive.Input) error {
 		Size  uint64 `json:"size,omitempty"`
 	}
 	nodes := []node{}
-	err := archive.List(cmd.Context(), in, func(path string, e *catar.Entry) error {
+	err := archive.List(cmd.Context(), in, deep, func(path string, e *catar.Entry) error {
 		mode, path, _ := strings.Cut(archive.Line(path, e), " ")
 		nodes = append(nodes, node{Path: path, Mode: mode, UID: e.UID, GID: e.GID, MTime: e.MTime, Size: e.Size})
 		return nil

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -28,12 +29,13 @@ func newMakeCommand(a *app) *cobra.Command {
 		Long: `Make writes what casync's verb of that name writes, byte for byte: an archive
 of the directory PATH (OUTPUT ends in .catar, or is - for standard output), a
 chunk index of that archive (.caidx), or a chunk index of the file PATH
-(.caibx). PATH is the current directory if it is not given. The digest of the
-whole stream is printed.`,
+(.caibx). PATH is the current directory if it is not given, and of a blob standard
+input, as is -. The digest of the whole stream is printed.`,
 		Example: `  ociv2-sync make tree.catar /srv/tree
   ociv2-sync make --store=/srv/default.castr tree.caidx /srv/tree
   ociv2-sync make --with=unix --chunk-size=128K tree.caidx /srv/tree
-  ociv2-sync make disk.caibx disk.img`,
+  ociv2-sync make disk.caibx disk.img
+  zcat disk.img.gz | ociv2-sync make disk.caibx`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runMake(cmd, args, &o) },
 	}
@@ -48,11 +50,8 @@ whole stream is printed.`,
 }
 
 func (a *app) runMake(cmd *cobra.Command, args []string, o *makeOptions) error {
-	output, source := args[0], "."
-	if len(args) > 1 {
-		source = args[1]
-	}
-	opts := archive.MakeOptions{Kind: archive.KindOf(output), Store: o.store}
+	output := args[0]
+	opts := archive.MakeOptions{Kind: archive.KindOf(output), Store: a.defaultStore(o.store, output), Stdin: os.Stdin}
 	var err error
 	switch {
 	case o.what != "":
@@ -64,6 +63,14 @@ func (a *app) runMake(cmd *cobra.Command, args []string, o *makeOptions) error {
 	case opts.Kind == archive.Unknown:
 		return usageError{fmt.Errorf("%q does not end in .catar, .caidx or .caibx; say --what is to be made", output)}
 	}
+	source := "."
+	switch opts.Kind {
+	case archive.BlobIndex:
+		source = "-"
+	case archive.Blob, archive.Directory:
+		return usageError{fmt.Errorf("what is made is an archive, an archive-index or a blob-index, not a %s", o.what)}
+	}
+	source = arg(args, 1, source)
 	if opts.Flags, err = o.features.flags(); err != nil {
 		return err
 	}
@@ -78,9 +85,6 @@ func (a *app) runMake(cmd *cobra.Command, args []string, o *makeOptions) error {
 	}
 	if opts.Compression, err = store.ParseCompression(o.compression); err != nil {
 		return usageError{err}
-	}
-	if opts.Store == "" {
-		opts.Store = archive.DefaultStore(output)
 	}
 	m := a.meter(bar{name: "read"})
 	last := int64(0)

@@ -141,9 +141,7 @@ func (a *app) runRepair(cmd *cobra.Command, index string, o *repairOptions) erro
 	if len(o.from) == 0 {
 		return usageError{errors.New("no --extra-store to take chunks from")}
 	}
-	if o.store == "" {
-		o.store = archive.DefaultStore(index)
-	}
+	o.store = a.defaultStore(o.store, index)
 	if stores.IsURL(o.store) {
 		return usageError{fmt.Errorf("the store %s is not a directory", o.store)}
 	}

@@ -23,6 +23,8 @@ const (
 	Archive           // .catar: a directory tree as one stream
 	ArchiveIndex      // .caidx: the chunks of such a stream
 	BlobIndex         // .caibx: the chunks of any other stream
+	Blob              // any other file; no suffix says so
+	Directory         // a tree on the disk; no suffix says so
 )
 
 // KindOf tells the kind of a file from its name, a path or a URL.
@@ -43,15 +45,13 @@ func KindOf(name string) Kind {
 
 // ParseKind returns the kind that casync's option --what calls by this name.
 func ParseKind(what string) (Kind, error) {
-	switch what {
-	case "archive":
-		return Archive, nil
-	case "archive-index":
-		return ArchiveIndex, nil
-	case "blob-index":
-		return BlobIndex, nil
+	k, ok := map[string]Kind{
+		"archive": Archive, "archive-index": ArchiveIndex, "blob": Blob, "blob-index": BlobIndex, "directory": Directory,
+	}[what]
+	if !ok {
+		return Unknown, fmt.Errorf("archive: %w: %q is not archive, archive-index, blob, blob-index or directory", ErrUsage, what)
 	}
-	return Unknown, fmt.Errorf("archive: %w: %q is not archive, archive-index or blob-index", ErrUsage, what)
+	return k, nil
 }
 
 // parseURL returns name as an http or https URL, if it is one.

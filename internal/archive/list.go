@@ -11,9 +11,19 @@ import (
 )
 
 // List calls show with every node of an archive, in order, and its path,
-// "." for the root.
-func List(ctx context.Context, in *Input, show func(path string, e *catar.Entry) error) error {
-	return walk(ctx, in, func(path string, e *catar.Entry, _ *catar.Reader) error { return show(path, e) })
+// "." for the root. Unless deep, it leaves out what is below the directories
+// that are directly in the first node.
+func List(ctx context.Context, in *Input, deep bool, show func(path string, e *catar.Entry) error) error {
+	most := 1
+	if in.sub != nil { // the first node has depth 1
+		most = 2
+	}
+	return walk(ctx, in, func(path string, e *catar.Entry, _ *catar.Reader) error {
+		if !deep && e.Depth > most {
+			return nil
+		}
+		return show(path, e)
+	})
 }
 
 // walk calls visit with every node of an archive, in order, its path, "." for

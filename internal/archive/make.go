@@ -21,6 +21,8 @@ import (
 type MakeOptions struct {
 	// Kind is what to make.
 	Kind Kind
+	// Stdin is the blob that the source "-" means.
+	Stdin io.Reader
 	// Flags are the features of the archive; they also choose the digest. The
 	// index of a blob has them as well, for what casync stores there: BlobFlags.
 	Flags catar.Flags
@@ -82,7 +84,7 @@ func Make(ctx context.Context, source, output string, stdout io.Writer, opts Mak
 	}
 	made := &Made{}
 	if opts.Kind == BlobIndex {
-		made.Index, err = ingestFile(ctx, source, in)
+		made.Index, err = ingestFile(ctx, source, opts.Stdin, in)
 	} else {
 		err = pipe.Run(ctx, func(ctx context.Context, w io.Writer) error {
 			return opts.encode(ctx, source, w)
@@ -105,8 +107,11 @@ func Make(ctx context.Context, source, output string, stdout io.Writer, opts Mak
 	})
 }
 
-// ingestFile makes the chunks of a file or a device.
-func ingestFile(ctx context.Context, name string, opts ingest.Options) (*ingest.Result, error) {
+// ingestFile makes the chunks of a file, a device or standard input.
+func ingestFile(ctx context.Context, name string, stdin io.Reader, opts ingest.Options) (*ingest.Result, error) {
+	if name == "-" {
+		return ingest.Stream(ctx, stdin, opts)
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("archive: %w", err)

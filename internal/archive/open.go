@@ -28,6 +28,8 @@ const maxIndex = 1 << 30
 
 // OpenOptions are the options of reading an archive, index or blob.
 type OpenOptions struct {
+	// What is the kind of the input; Unknown has its name say it.
+	What Kind
 	// Stdin is what "-" means.
 	Stdin io.Reader
 	// Stores have the chunks of an index, in the order in which they are
@@ -49,7 +51,8 @@ type OpenOptions struct {
 
 // Input is an archive or a blob, opened to be read as one stream.
 type Input struct {
-	// Kind is that of the file; Archive for a directory, Unknown for a blob.
+	// Kind is that of the file; Archive for a directory, Unknown or Blob for a
+	// blob.
 	Kind Kind
 	// Index is the index, if it is one.
 	Index *caibx.Index
@@ -115,16 +118,16 @@ func (in *Input) IsArchive() bool { return in.Kind == Archive || in.Kind == Arch
 
 // Open opens an archive, an index with its store, a directory or a blob, by
 // its path, its URL, HOST:PATH (an archive or an index) or "-" for a stream,
-// which is taken to be an archive.
+// which is taken to be an archive unless the options say otherwise.
 func Open(ctx context.Context, name string, opts OpenOptions) (*Input, error) {
-	in := &Input{name: name, Kind: KindOf(name), Algorithm: algorithm(opts.Flags), close: func() error { return nil }, tempDir: cmp.Or(opts.TempDir, "/var/tmp")}
+	in := &Input{name: name, Kind: cmp.Or(opts.What, KindOf(name)), Algorithm: algorithm(opts.Flags), close: func() error { return nil }, tempDir: cmp.Or(opts.TempDir, "/var/tmp")}
 	switch {
-	case name == "-":
-		in.Kind, in.name = Archive, "standard input"
-		in.write = copyFrom(opts.Stdin)
-		return in, nil
 	case in.Kind == ArchiveIndex || in.Kind == BlobIndex:
 		return in, in.openIndex(ctx, name, opts)
+	case name == "-" && in.Kind != Directory:
+		in.Kind, in.name = cmp.Or(opts.What, Archive), "standard input"
+		in.write = copyFrom(opts.Stdin)
+		return in, nil
 	}
 	if stores.IsURL(name) {
 		in.write = func(ctx context.Context, w io.Writer) error { return opts.Clients.HTTP.Copy(ctx, name, w) }
@@ -147,6 +150,9 @@ func Open(ctx context.Context, name string, opts OpenOptions) (*Input, error) {
 	fi, err := f.Stat()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("archive: %w", err), f.Close())
+	}
+	if fi.IsDir() != (in.Kind == Directory) && opts.What != Unknown {
+		return nil, errors.Join(fmt.Errorf("archive: %w: %s is not what it is said to be", ErrUsage, name), f.Close())
 	}
 	if fi.IsDir() {
 		in.Kind, in.live = Archive, true
@@ -185,7 +191,7 @@ func copyFrom(r io.Reader) func(context.Context, io.Writer) error {
 
 // openIndex reads an index and opens the stores of its chunks.
 func (in *Input) openIndex(ctx context.Context, name string, opts OpenOptions) error {
-	x, err := readIndex(ctx, name, opts.Clients)
+	x, err := readInput(ctx, name, opts)
 	if err != nil {
 		return err
 	}
@@ -213,6 +219,14 @@ func (in *Input) openIndex(ctx context.Context, name string, opts OpenOptions) e
 		return assemble.Copy(ctx, w, x, in.store, opts.Jobs, in.near)
 	}
 	return nil
+}
+
+// readInput reads the index that is an input.
+func readInput(ctx context.Context, name string, opts OpenOptions) (*caibx.Index, error) {
+	if name == "-" {
+		return parseIndex("standard input", opts.Stdin)
+	}
+	return readIndex(ctx, name, opts.Clients)
 }
 
 // readIndex reads the index at a path, a URL or HOST:PATH.

@@ -85,7 +85,7 @@ func (s *seeds) Get(ctx context.Context, id chunk.ID, limit int64) (store.Packed
 		if ctx.Err() != nil {
 			return store.Packed{}, ctx.Err()
 		}
-		s.logger.Debug("seed has changed, asking a store instead", "seed", s.list[p.seed].name, "chunk", id, "reason", err)
+		s.logger.Info("seed has changed, asking a store instead", "seed", s.list[p.seed].name, "chunk", id, "reason", err)
 		s.mu.Lock()
 		delete(s.places, id)
 		s.mu.Unlock()

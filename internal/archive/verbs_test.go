@@ -31,7 +31,7 @@ func text(t *testing.T, verb, input, sub string) string {
 	var err error
 	switch verb {
 	case "list":
-		err = archive.List(t.Context(), in, func(path string, e *catar.Entry) error {
+		err = archive.List(t.Context(), in, true, func(path string, e *catar.Entry) error {
 			b.WriteString(archive.Line(path, e) + "\n")
 			return nil
 		})
@@ -73,7 +73,7 @@ func TestVerbs(t *testing.T) {
 		casync(t, "make", name, source)
 	}
 	var paths []string
-	err := archive.List(t.Context(), open(t, source), func(path string, e *catar.Entry) error {
+	err := archive.List(t.Context(), open(t, source), true, func(path string, e *catar.Entry) error {
 		if !strings.ContainsAny(path, "\\") && (e.IsDir() || e.IsRegular()) {
 			paths = append(paths, path)
 		}
