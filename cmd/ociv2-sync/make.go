@@ -1,9 +1,12 @@
 package main
 
 import (
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -19,6 +22,8 @@ type makeOptions struct {
 	chunkSize   string
 	compression string
 	what        string
+	cache       string
+	cacheAuto   bool
 }
 
 func newMakeCommand(a *app) *cobra.Command {
@@ -30,7 +35,11 @@ func newMakeCommand(a *app) *cobra.Command {
 of the directory PATH (OUTPUT ends in .catar, or is - for standard output), a
 chunk index of that archive (.caidx), or a chunk index of the file PATH
 (.caibx). PATH is the current directory if it is not given, and of a blob standard
-input, as is -. The digest of the whole stream is printed.`,
+input, as is -. The digest of the whole stream is printed.
+
+With --cache, files that did not change since the index of PATH was last made with
+the same options are not read again; chunks of theirs that the store has not are
+made nevertheless. No digest is printed then. Keep the cache out of PATH.`,
 		Example: `  ociv2-sync make tree.catar /srv/tree
   ociv2-sync make --store=/srv/default.castr tree.caidx /srv/tree
   ociv2-sync make --with=unix --chunk-size=128K tree.caidx /srv/tree
@@ -46,6 +55,8 @@ input, as is -. The digest of the whole stream is printed.`,
 	f.StringVar(&o.chunkSize, "chunk-size", "auto", "`SIZE` of chunks in bytes: AVG, MIN:AVG:MAX or auto, with K, M or G")
 	f.StringVar(&o.compression, "compression", "zstd", "`COMPRESSION` of new chunks: zstd, xz or gzip")
 	f.StringVar(&o.what, "what", "", "`WHAT` to make, whatever OUTPUT ends in: archive, archive-index or blob-index")
+	f.StringVar(&o.cache, "cache", "", "`DIR` that remembers which files make which chunks")
+	f.BoolVarP(&o.cacheAuto, "cache-auto", "c", false, "have such a directory for PATH among the caches of the user")
 	return cmd
 }
 
@@ -86,6 +97,15 @@ func (a *app) runMake(cmd *cobra.Command, args []string, o *makeOptions) error {
 	if opts.Compression, err = store.ParseCompression(o.compression); err != nil {
 		return usageError{err}
 	}
+	opts.TempDir, opts.Cache = a.tempDir(), o.cache
+	if o.cacheAuto && o.cache != "" {
+		return usageError{errors.New("--cache names the cache that --cache-auto would choose; one of the two")}
+	}
+	if o.cacheAuto {
+		if opts.Cache, err = autoCache(source); err != nil {
+			return err
+		}
+	}
 	m := a.meter(bar{name: "read"})
 	last := int64(0)
 	opts.Progress = func(done int64) {
@@ -100,15 +120,31 @@ func (a *app) runMake(cmd *cobra.Command, args []string, o *makeOptions) error {
 	return a.printMade(made, output)
 }
 
+// autoCache returns the cache of a directory, below that of the user.
+func autoCache(source string) (string, error) {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find the directory of caches: %w", err)
+	}
+	path, err := filepath.Abs(source)
+	if err != nil {
+		return "", fmt.Errorf("find the directory of caches: %w", err)
+	}
+	return filepath.Join(dir, "ociv2-sync", "make", fmt.Sprintf("%x", sha256.Sum256([]byte(path)))), nil
+}
+
 func (a *app) printMade(made *archive.Made, output string) error {
 	type result struct {
-		Digest string `json:"digest"`
+		Digest string `json:"digest,omitempty"`
 		Size   int64  `json:"size"`
 		Chunks int    `json:"chunks,omitempty"`
 		New    int    `json:"newChunks,omitempty"`
 		Packed int64  `json:"newBytes,omitempty"`
 	}
-	r := result{Digest: made.Digest.String(), Size: made.Size}
+	r := result{Size: made.Size}
+	if made.Digest != (chunk.ID{}) {
+		r.Digest = made.Digest.String()
+	}
 	if x := made.Index; x != nil {
 		r.Chunks, r.New, r.Packed = len(x.Index.Chunks), x.New.Chunks, x.Packed
 		a.say("%d chunks, %d of them new, which take %s", r.Chunks, r.New, human(r.Packed))
@@ -117,5 +153,9 @@ func (a *app) printMade(made *archive.Made, output string) error {
 		a.say("%s", r.Digest) // standard output is the archive
 		return nil
 	}
-	return a.print(r, func(w io.Writer) { fmt.Fprintln(w, r.Digest) })
+	return a.print(r, func(w io.Writer) {
+		if r.Digest != "" {
+			fmt.Fprintln(w, r.Digest)
+		}
+	})
 }

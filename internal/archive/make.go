@@ -1,11 +1,13 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/ociv2-sync/ociv2-sync/catar"
 	"github.com/ociv2-sync/ociv2-sync/chunk"
@@ -35,10 +37,28 @@ type MakeOptions struct {
 	Compression store.Compression
 	// Shift is applied to the owners of an archive.
 	Shift tree.IDShift
+	// Cache is a directory that remembers from one time to the next which files
+	// make which chunks of an archive, so that those that did not change need not
+	// be read; "" has none. A chunk that the store lacks is made all the same.
+	// With a cache the stream as a whole has no digest.
+	Cache string
+	// Now is the clock by which a file has changed too recently for the cache; nil
+	// means time.Now.
+	Now func() time.Time
+	// TempDir is where records of the archive wait with a cache; "" means
+	// /var/tmp.
+	TempDir string
 	// Jobs is the number of chunks worked on at a time; 0 means GOMAXPROCS.
 	Jobs int
 	// Progress is called with the number of bytes of the stream so far.
 	Progress func(done int64)
+}
+
+func (o *MakeOptions) now() time.Time {
+	if o.Now != nil {
+		return o.Now()
+	}
+	return time.Now()
 }
 
 // BlobFlags are the feature flags that casync gives to the index of a blob: what
@@ -53,7 +73,8 @@ func BlobFlags(f catar.Flags, with bool) catar.Flags {
 
 // Made is what Make made.
 type Made struct {
-	// Digest is that of the whole stream, which casync prints as well.
+	// Digest is that of the whole stream, which casync prints as well; with a
+	// cache, where neither casync nor we know it, it is zero.
 	Digest chunk.ID
 	// Size is the length of the stream in bytes.
 	Size int64
@@ -65,6 +86,9 @@ type Made struct {
 // of the file at source, to the file at output; "-" is standard output, for an
 // archive alone. The output appears when it is complete.
 func Make(ctx context.Context, source, output string, stdout io.Writer, opts MakeOptions) (_ *Made, err error) {
+	if opts.Cache != "" && opts.Kind != ArchiveIndex {
+		return nil, fmt.Errorf("archive: %w: a cache is for the indexes of trees", ErrUsage)
+	}
 	if opts.Kind == Archive {
 		return makeArchive(ctx, source, output, stdout, opts)
 	}
@@ -85,6 +109,9 @@ func Make(ctx context.Context, source, output string, stdout io.Writer, opts Mak
 	made := &Made{}
 	if opts.Kind == BlobIndex {
 		made.Index, err = ingestFile(ctx, source, opts.Stdin, in)
+	} else if opts.Cache != "" {
+		opts.TempDir = cmp.Or(opts.TempDir, "/var/tmp")
+		made.Index, err = makeCached(ctx, source, st, &opts)
 	} else {
 		err = pipe.Run(ctx, func(ctx context.Context, w io.Writer) error {
 			return opts.encode(ctx, source, w)

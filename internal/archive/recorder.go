@@ -7,23 +7,28 @@ import (
 	"os"
 	"sort"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 )
 
 // recording is the archive of a directory, to be read in any order without being
 // kept: contents are read from the files again, all else is in a temporary file.
-// It takes some 100 bytes of memory for each file.
+// It takes some 200 bytes of memory for each file.
 type recording struct {
 	root  *tree.Dir
 	rest  *os.File // without a name: all records but the contents
 	files []recorded
 	size  uint64
+	skips bool // Write is given no contents
+	check bool // what is read of a file must be what it had when it was added
 }
 
 // recorded is a file whose contents are a part of the archive.
 type recorded struct {
 	tree.FileAt
 	before uint64 // bytes of contents before it
+	state  state
 }
 
 // end returns the offset after the contents.
@@ -44,12 +49,12 @@ func newRecording(dir, temp string) (_ *recording, err error) {
 func (r *recording) Close() error { return errors.Join(r.root.Close(), r.rest.Close()) }
 
 // add is told of a file before its contents are written.
-func (r *recording) add(f tree.FileAt) {
+func (r *recording) add(f tree.FileAt, st *unix.Stat_t) {
 	before := uint64(0)
 	if n := len(r.files); n > 0 {
 		before = r.files[n-1].before + r.files[n-1].Size
 	}
-	r.files = append(r.files, recorded{f, before})
+	r.files = append(r.files, recorded{f, before, stateOf(st)})
 }
 
 // Write implements [io.Writer]: it is given the archive, and keeps what is not
@@ -57,6 +62,10 @@ func (r *recording) add(f tree.FileAt) {
 func (r *recording) Write(p []byte) (int, error) {
 	for rest := p; len(rest) > 0; {
 		n, f := r.span(r.size, uint64(len(rest)))
+		if f != nil && r.skips {
+			r.size = f.end()
+			continue
+		}
 		if f == nil {
 			if _, err := r.rest.Write(rest[:n]); err != nil {
 				return 0, fmt.Errorf("archive: %w", err)
@@ -117,7 +126,24 @@ func (r *recording) read(p []byte, off uint64, f *recorded) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(full(file.ReadAt(p, int64(off-f.Contents))), file.Close())
+	err = full(file.ReadAt(p, int64(off-f.Contents)))
+	if r.check {
+		var st unix.Stat_t
+		if e := unix.Fstat(int(file.Fd()), &st); e != nil || stateOf(&st) != f.state {
+			err = errors.Join(err, e, fmt.Errorf("archive: %s: %w", file.Name(), tree.ErrChanged))
+		}
+	}
+	return errors.Join(err, file.Close())
+}
+
+// state is what changes when a file's contents do.
+type state struct {
+	dev, ino           uint64
+	size, mtime, ctime int64
+}
+
+func stateOf(st *unix.Stat_t) state {
+	return state{uint64(st.Dev), st.Ino, st.Size, unix.TimespecToNsec(st.Mtim), unix.TimespecToNsec(st.Ctim)}
 }
 
 // full drops the error of a read that was complete; io.EOF may come with it.

@@ -38,8 +38,11 @@ type EncodeOptions struct {
 	Flags catar.Flags
 	Shift IDShift
 	// Contents, if set, is told of each regular file that is not empty, before
-	// its contents are written.
-	Contents func(FileAt)
+	// its contents are written, and what stat(2) said of it.
+	Contents func(FileAt, *unix.Stat_t)
+	// Skip leaves the contents out of what is written: Contents says where they
+	// belong.
+	Skip bool
 }
 
 // FileAt says where an archive has a file.
@@ -61,7 +64,7 @@ func Encode(ctx context.Context, dir string, opts EncodeOptions, w io.Writer) er
 		return err
 	}
 	e := &encoder{
-		w: catar.NewWriter(w, opts.Flags), flags: opts.Flags, shift: opts.Shift, contents: opts.Contents,
+		w: catar.NewWriter(w, opts.Flags), flags: opts.Flags, shift: opts.Shift, contents: opts.Contents, skip: opts.Skip,
 		users: newNames(), devs: devices{}, buf: make([]byte, 256<<10),
 	}
 	err = e.root(ctx, root)
@@ -76,7 +79,8 @@ type encoder struct {
 	devs  devices
 	buf   []byte
 
-	contents func(FileAt)
+	contents func(FileAt, *unix.Stat_t)
+	skip     bool
 	path     string // of the directory that is being encoded, below the root
 }
 
@@ -195,7 +199,10 @@ func (e *encoder) file(ctx context.Context, d *Dir, name string, depth int) erro
 		return f.Close()
 	}
 	if e.contents != nil {
-		e.contents(FileAt{Dir: e.path, Name: name, Entry: e.w.EntryOffset(), Contents: e.w.Offset(), Size: ent.Size})
+		e.contents(FileAt{Dir: e.path, Name: name, Entry: e.w.EntryOffset(), Contents: e.w.Offset(), Size: ent.Size}, &st)
+	}
+	if e.skip {
+		return errors.Join(e.w.Skip(ent.Size), f.Close())
 	}
 	c, err := newContents(ctx, f, snapshotOf(&st), st.Size)
 	if err != nil {
