@@ -24,13 +24,16 @@ var (
 // LayerError says where in an image something is wrong.
 type LayerError struct {
 	Index, Count int           // the layer, counted from 0, and how many there are
-	Digest       digest.Digest // of the layer, or its diff_id if that is all that is known
+	Digest       digest.Digest // of the layer, or its diff_id if that is all that is known, or empty
 	Entry        string        // the name in the tar, empty if the error is of the layer
 	Err          error
 }
 
 func (e *LayerError) Error() string {
-	where := fmt.Sprintf("translate: layer %d of %d (%s)", e.Index+1, e.Count, e.Digest)
+	where := fmt.Sprintf("translate: layer %d of %d", e.Index+1, e.Count)
+	if e.Digest != "" {
+		where += fmt.Sprintf(" (%s)", e.Digest)
+	}
 	if e.Entry != "" {
 		where += fmt.Sprintf(": entry %q", e.Entry)
 	}

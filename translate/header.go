@@ -48,19 +48,10 @@ func (m *merger) decode(layer, ord int, h *tar.Header) (*op, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, base := path.Split(name)
-	if strings.HasPrefix(dir, whiteoutPrefix) || strings.Contains(dir, "/"+whiteoutPrefix) {
-		return nil, malformed("an entry below a whiteout")
-	}
-	if hidden, ok := strings.CutPrefix(base, whiteoutPrefix); ok {
-		dir = strings.TrimSuffix(dir, "/")
-		switch {
-		case base == whiteoutOpaque:
-			return &op{kind: opClear, path: dir}, nil
-		case hidden == "" || hidden == "." || hidden == "..":
-			return nil, malformed("a whiteout of nothing")
+	if !m.info.Layers[layer].Whole {
+		if o, err := whiteout(name); o != nil || err != nil {
+			return o, err
 		}
-		return &op{kind: opRemove, path: path.Join(dir, hidden)}, nil
 	}
 	if h.Typeflag == tar.TypeLink {
 		target, err := m.cleanPath("hard link to", h.Linkname)
@@ -80,6 +71,26 @@ func (m *merger) decode(layer, ord int, h *tar.Header) (*op, error) {
 		return nil, errRootType
 	}
 	return &op{kind: opSet, path: name, ino: ino}, nil
+}
+
+// whiteout returns what an entry called name deletes; nil if it is no whiteout.
+func whiteout(name string) (*op, error) {
+	dir, base := path.Split(name)
+	if strings.HasPrefix(dir, whiteoutPrefix) || strings.Contains(dir, "/"+whiteoutPrefix) {
+		return nil, malformed("an entry below a whiteout")
+	}
+	hidden, ok := strings.CutPrefix(base, whiteoutPrefix)
+	if !ok {
+		return nil, nil
+	}
+	dir = strings.TrimSuffix(dir, "/")
+	switch {
+	case base == whiteoutOpaque:
+		return &op{kind: opClear, path: dir}, nil
+	case hidden == "" || hidden == "." || hidden == "..":
+		return nil, malformed("a whiteout of nothing")
+	}
+	return &op{kind: opRemove, path: path.Join(dir, hidden)}, nil
 }
 
 var errRootType = malformed("the root must be a directory")

@@ -89,7 +89,7 @@ func (m *merger) readLayer(ctx context.Context, i int, visit func(ord int, h *ta
 	if blob.err != nil {
 		return blob.err
 	}
-	if errors.Is(err, ErrMalformed) || errors.Is(err, ErrMismatch) {
+	if layer.Digest != "" && (errors.Is(err, ErrMalformed) || errors.Is(err, ErrMismatch)) {
 		if merr := verifyBlob(blob, layer); errors.Is(merr, ErrMismatch) {
 			return fmt.Errorf("%w; reading it failed with: %w", merr, err)
 		}
@@ -132,11 +132,23 @@ func (m *merger) readTar(ctx context.Context, layer Layer, comp compression, blo
 	defer func() { m.bytes += layerBytes.n }()
 
 	buffered := bufio.NewReaderSize(layerBytes, layerBuffer)
-	tr := tar.NewReader(buffered)
+	entries := &counter{r: buffered}
+	tr := tar.NewReader(entries)
 	previous := ""
 	for ord := 0; ; ord++ {
+		end := int64(0)
+		if layer.DiffID == "" {
+			// Nothing else would tell that the archive has been cut between entries.
+			if _, err := io.Copy(io.Discard, tr); err != nil {
+				return previous, readError(err)
+			}
+			end = (entries.n + tarBlock - 1) &^ (tarBlock - 1)
+		}
 		h, err := tr.Next()
 		if err == io.EOF {
+			if layer.DiffID == "" && entries.n < end+tarBlock {
+				return previous, after(previous, malformed("truncated: no end of the archive"))
+			}
 			break
 		}
 		if err != nil {
@@ -154,6 +166,18 @@ func (m *merger) readTar(ctx context.Context, layer Layer, comp compression, blo
 		return "", readError(fmt.Errorf("after the compressed data: %w", err))
 	}
 	return "", layerBytes.verify("uncompressed layer (diff_id)", layer.DiffID)
+}
+
+// counter counts what is read.
+type counter struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
 }
 
 // after words an error in the header that follows an entry.

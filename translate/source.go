@@ -44,8 +44,11 @@ type Layer struct {
 	Size int64
 	// MediaType tells the compression.
 	MediaType string
-	// DiffID is the digest of the uncompressed layer.
+	// DiffID is the digest of the uncompressed layer; empty if nothing gives it.
 	DiffID digest.Digest
+	// Whole means that this is no layer but a filesystem, in which names that
+	// begin with .wh. delete nothing.
+	Whole bool
 }
 
 // NewImageInfo reads from an image config what Merge needs and ties it to the

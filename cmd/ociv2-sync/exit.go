@@ -73,6 +73,9 @@ func (e signalError) Is(target error) bool { return target == context.Canceled }
 // advice says what to do about an error where that is not plain from the error
 // itself, "" elsewhere.
 func advice(err error) string {
+	if _, ok := errors.AsType[*translate.LayerError](err); ok && errors.Is(err, translate.ErrLimit) {
+		return "if you trust the image, raise the limit that a --limit option sets"
+	}
 	for _, a := range []struct {
 		target error
 		text   string

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"math"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -12,6 +15,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/registry"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/transfer"
+	"github.com/ociv2-sync/ociv2-sync/translate"
 )
 
 // registryFlags say how registries are talked to.
@@ -50,6 +54,32 @@ type sourceFlags struct {
 	registryFlags
 	platform string
 	tempDir  string
+	limits   limitFlags
+}
+
+// limitFlags bound what the layers of an image may ask for.
+type limitFlags struct {
+	bytes, metadata, xattr byteSize
+	entries, path          int
+}
+
+func (l *limitFlags) add(f *pflag.FlagSet) {
+	f.Var(&l.bytes, "limit-bytes", "most `BYTES` of an image's uncompressed layers, and of their files (default 64G)")
+	f.IntVar(&l.entries, "limit-entries", 1<<20, "largest `NUMBER` of entries in an image's layers")
+	f.Var(&l.metadata, "limit-metadata", "most `BYTES` of all names, link targets and attributes of an image (default 256M)")
+	f.IntVar(&l.path, "limit-path", 4095, "largest `NUMBER` of bytes in a path or link target")
+	f.Var(&l.xattr, "limit-xattr", "most `BYTES` of an extended attribute (default 64K)")
+}
+
+// options returns what the flags mean.
+func (l *limitFlags) options() (translate.Limits, error) {
+	var err error
+	if l.entries < 1 || l.path < 1 {
+		err = usageError{errors.New("--limit-entries and --limit-path are at least 1")}
+	}
+	return translate.Limits{
+		Bytes: int64(l.bytes), Entries: l.entries, Metadata: int64(l.metadata), Path: l.path, XAttr: int(min(l.xattr, math.MaxInt32)),
+	}, err
 }
 
 func (o *sourceFlags) add(cmd *cobra.Command) {
@@ -57,12 +87,31 @@ func (o *sourceFlags) add(cmd *cobra.Command) {
 	f.StringVar(&o.platform, "platform", "", "`PLATFORM` of the image to take where there are several, OS/ARCH[/VARIANT] (default this machine's)")
 	f.StringVar(&o.tempDir, "temp-dir", "", "`DIR` where contents of layers wait (default /var/tmp)")
 	o.registryFlags.add(f)
+	o.limits.add(f)
 }
 
 // options returns what the flags mean.
 func (o *sourceFlags) options(a *app) (transfer.PushOptions, error) {
 	r, err := o.registryFlags.options(a)
-	return transfer.PushOptions{Platform: o.platform, TempDir: o.tempDir, Registry: r}, err
+	if err != nil {
+		return transfer.PushOptions{}, err
+	}
+	limits, err := o.limits.options()
+	return transfer.PushOptions{Platform: o.platform, TempDir: o.tempDir, Registry: r, Limits: limits, Storage: a.storage()}, err
+}
+
+// storage returns where podman and buildah keep the images of this user.
+func (a *app) storage() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/containers/storage"
+	}
+	if data, _ := a.env("XDG_DATA_HOME"); data != "" {
+		return filepath.Join(data, "containers/storage")
+	}
+	if home, _ := a.env("HOME"); home != "" {
+		return filepath.Join(home, ".local/share/containers/storage")
+	}
+	return ""
 }
 
 // authFiles returns where podman and docker keep credentials.
@@ -103,7 +152,10 @@ SOURCE is one of
   docker-archive:FILE[:REF]  what docker save writes
   docker://HOST/NAME[:TAG|@DIGEST]
                              an image in a registry
+  containers-storage:NAME    an image of podman or buildah; NAME may begin with
+                             [[DRIVER@]DIR], the storage it is in
   rootfs:DIR                 a root filesystem
+  tar:FILE                   the tar of one, plain or compressed with gzip or zstd
 
 Beside the chunks it publishes deltas: single files that turn an earlier image of
 the same name into this one, from the last --deltas tags and each --delta-from; with
@@ -114,6 +166,7 @@ The tag appears, or changes, when everything else is in place: whoever pulls
 meanwhile gets the old image.` + casyncHelp,
 		Example: `  ociv2-sync push oci:build:v2 /srv/www/images/app:v2
   ociv2-sync push docker-archive:app.tar /srv/www/images/app
+  ociv2-sync push containers-storage:localhost/app:dev /srv/www/images/app:dev
   ociv2-sync push rootfs:/srv/tree /srv/www/images/app:test
   ociv2-sync push --full --delta-from /srv/www/images/base:1 oci:build:v2 /srv/www/images/app:v2`,
 		Args: casyncArgs(cobra.ExactArgs(2)),

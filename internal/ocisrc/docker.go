@@ -141,15 +141,9 @@ func dockerLayer(archive *tarFS, name string) (translate.Layer, error) {
 	if err != nil {
 		return translate.Layer{}, err
 	}
-	l := translate.Layer{Size: e.size, MediaType: ocispec.MediaTypeImageLayer}
-	switch c := sniff(magic[:n]); c {
-	case "":
-	case "gzip":
-		l.MediaType = ocispec.MediaTypeImageLayerGzip
-	case "zstd":
-		l.MediaType = ocispec.MediaTypeImageLayerZstd
-	default:
-		return l, fmt.Errorf("%w: compressed with %s", translate.ErrUnsupported, c)
+	l := translate.Layer{Size: e.size}
+	if l.MediaType, err = layerType(magic[:n]); err != nil {
+		return l, err
 	}
 	if strings.HasPrefix(name, ocispec.ImageBlobsDir+"/") {
 		l.Digest = namedDigest(name)
@@ -164,4 +158,18 @@ func namedDigest(name string) digest.Digest {
 		return ""
 	}
 	return d
+}
+
+// layerType is the media type of a layer that begins with magic.
+func layerType(magic []byte) (string, error) {
+	switch c := sniff(magic); c {
+	case "":
+		return ocispec.MediaTypeImageLayer, nil
+	case "gzip":
+		return ocispec.MediaTypeImageLayerGzip, nil
+	case "zstd":
+		return ocispec.MediaTypeImageLayerZstd, nil
+	default:
+		return "", fmt.Errorf("%w: compressed with %s", translate.ErrUnsupported, c)
+	}
 }

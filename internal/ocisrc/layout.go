@@ -215,25 +215,26 @@ func (l *layout) blob(ctx context.Context, desc ocispec.Descriptor) (b []byte, e
 }
 
 // readJSON decodes the file name of fsys into v.
-func readJSON(fsys fs.FS, name string, v any) (err error) {
+func readJSON(fsys fs.FS, name string, v any) error {
+	_, err := readDocument(fsys, name, v)
+	return err
+}
+
+// readDocument is readJSON that returns the bytes of the file.
+func readDocument(fsys fs.FS, name string, v any) (b []byte, err error) {
 	f, err := fsys.Open(name)
 	if err != nil {
-		return missing(err)
+		return nil, missing(err)
 	}
-	defer func() {
-		if cerr := f.Close(); err == nil {
-			err = cerr
-		}
-	}()
-	b, err := io.ReadAll(io.LimitReader(f, maxDocument+1))
-	if err != nil {
-		return err
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if b, err = io.ReadAll(io.LimitReader(f, maxDocument+1)); err != nil {
+		return nil, err
 	}
 	if len(b) > maxDocument {
-		return fmt.Errorf("%s: %w: more than %d bytes", name, translate.ErrLimit, maxDocument)
+		return nil, fmt.Errorf("%s: %w: more than %d bytes", name, translate.ErrLimit, maxDocument)
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("%s: %w: %w", name, translate.ErrMalformed, err)
+		return nil, fmt.Errorf("%s: %w: %w", name, translate.ErrMalformed, err)
 	}
-	return nil
+	return b, nil
 }

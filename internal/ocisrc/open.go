@@ -35,6 +35,9 @@ type Options struct {
 	Platform string
 	// Registry is for images in registries.
 	Registry registry.Options
+	// Storage is the directory of podman's and buildah's storage, where a
+	// reference names no other.
+	Storage string
 }
 
 // Image is an open image. It implements translate.Source.
@@ -66,6 +69,8 @@ func (m *Image) Close() error { return m.close() }
 //	oci-archive:FILE[:REF]     the same in a tar
 //	docker-archive:FILE[:REF]  from docker save; REF is NAME[:TAG] or @INDEX
 //	docker://HOST/NAME[:TAG|@DIGEST]  an image in a registry
+//	containers-storage:[[[DRIVER@]DIR]]NAME  an image of podman or buildah
+//	tar:FILE                   the tar of a root filesystem, not of an image
 //
 // The first colon after the transport ends DIR or FILE. REF may be left out where
 // there is only one image.
@@ -85,43 +90,47 @@ func open(ctx context.Context, ref string, opts Options) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport, rest, _ := strings.Cut(ref, ":")
-	if transport == "docker" {
-		img, err := openRegistry(ctx, rest, want, opts.Registry)
-		if err != nil {
-			return nil, err
-		}
-		return img.checked(want, opts)
-	}
-	name, tag, tagged := strings.Cut(rest, ":")
-	if name == "" || tagged && tag == "" {
-		return nil, fmt.Errorf("%w: want TRANSPORT:PATH[:REF]", ErrReference)
-	}
 	var img *Image
-	switch transport {
-	case "oci":
-		var root *os.Root
-		if root, err = os.OpenRoot(name); err != nil {
-			return nil, missing(err)
-		}
-		img, err = openLayout(ctx, rootFS{root}, root.Close, tag, want)
-	case "oci-archive", "docker-archive":
-		var archive *tarFS
-		if archive, err = openTar(ctx, name); err != nil {
-			return nil, missing(err)
-		}
-		if transport == "oci-archive" {
-			img, err = openLayout(ctx, archive, archive.Close, tag, want)
-		} else {
-			img, err = openDocker(archive, tag)
-		}
+	switch transport, rest, _ := strings.Cut(ref, ":"); transport {
+	case "docker":
+		img, err = openRegistry(ctx, rest, want, opts.Registry)
+	case "containers-storage":
+		img, err = openStorage(ctx, rest, opts.Storage)
+	case "tar":
+		img, err = openTarball(rest, opts.Platform)
 	default:
-		return nil, fmt.Errorf("%w: no transport %q", ErrReference, transport)
+		img, err = openFile(ctx, transport, rest, want)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return img.checked(want, opts)
+}
+
+// openFile opens an image in a layout or an archive.
+func openFile(ctx context.Context, transport, ref string, want ocispec.Platform) (*Image, error) {
+	name, tag, tagged := strings.Cut(ref, ":")
+	if name == "" || tagged && tag == "" {
+		return nil, fmt.Errorf("%w: want TRANSPORT:PATH[:REF]", ErrReference)
+	}
+	switch transport {
+	case "oci":
+		root, err := os.OpenRoot(name)
+		if err != nil {
+			return nil, missing(err)
+		}
+		return openLayout(ctx, rootFS{root}, root.Close, tag, want)
+	case "oci-archive", "docker-archive":
+		archive, err := openTar(ctx, name)
+		if err != nil {
+			return nil, missing(err)
+		}
+		if transport == "docker-archive" {
+			return openDocker(archive, tag)
+		}
+		return openLayout(ctx, archive, archive.Close, tag, want)
+	}
+	return nil, fmt.Errorf("%w: no transport %q", ErrReference, transport)
 }
 
 // checked closes an image that is not for the platform that was asked for.

@@ -37,7 +37,25 @@ func sameAsUmoci(t testing.TB, layout, tag string) {
 		t.Fatal(err)
 	}
 	defer want.Close()
-	img, err := Open(t.Context(), "oci:"+layout+":"+tag, Options{})
+	got := mergedNodes(t, "oci:"+layout+":"+tag)
+	if len(want.Nodes) != len(got) {
+		t.Errorf("%d nodes, umoci has %d", len(got), len(want.Nodes))
+	}
+	for i := range min(len(want.Nodes), len(got)) {
+		w := want.Nodes[i]
+		if w.IsRegular() {
+			w.Digest = digestOf(t, want, i)
+		}
+		if fmt.Sprintf("%+v", w) != fmt.Sprintf("%+v", got[i]) {
+			t.Fatalf("%s:\numoci %+v\nours  %+v", toc.Path(got, i), w, got[i])
+		}
+	}
+}
+
+// mergedNodes returns the filesystem that the layers of an image make.
+func mergedNodes(t testing.TB, ref string) []toc.Node {
+	t.Helper()
+	img, err := Open(t.Context(), ref, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,18 +68,7 @@ func sameAsUmoci(t testing.TB, layout, tag string) {
 	if err := (&toc.TOC{Nodes: got.Nodes}).Validate(); err != nil {
 		t.Fatal(err)
 	}
-	if len(want.Nodes) != len(got.Nodes) {
-		t.Errorf("%d nodes, umoci has %d", len(got.Nodes), len(want.Nodes))
-	}
-	for i := range min(len(want.Nodes), len(got.Nodes)) {
-		w := want.Nodes[i]
-		if w.IsRegular() {
-			w.Digest = digestOf(t, want, i)
-		}
-		if fmt.Sprintf("%+v", w) != fmt.Sprintf("%+v", got.Nodes[i]) {
-			t.Fatalf("%s:\numoci %+v\nours  %+v", toc.Path(got.Nodes, i), w, got.Nodes[i])
-		}
-	}
+	return got.Nodes
 }
 
 func digestOf(t testing.TB, s *toc.Source, i int) (sum [32]byte) {
@@ -121,6 +128,13 @@ func TestMergeIsUmocis(t *testing.T) {
 	must(t, os.Chmod(root+"/x/kept", 0o1777))
 	run(t, "umoci", "repack", "--refresh-bundle", "--image", layout+":v2", bundle)
 	sameAsUmoci(t, layout, "v2")
+	chunked := filepath.Join(dir, "chunked")
+	testutil.Need(t, "skopeo")
+	run(t, "skopeo", "copy", "-q", "--dest-compress-format", "zstd:chunked", "oci:"+layout+":v2", "oci:"+chunked+":v2")
+	if got, want := mergedNodes(t, "oci:"+chunked+":v2"), mergedNodes(t, "oci:"+layout+":v2"); fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
+		t.Error("zstd:chunked layers make another tree")
+	}
+	storedLikeLayout(t, layout, "v2") // the engines themselves fail to store v3
 
 	must(t, os.RemoveAll(root+"/x/kept"))
 	must(t, os.WriteFile(root+"/x/kept", nil, 0o4755))

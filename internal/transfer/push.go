@@ -30,6 +30,10 @@ type PushOptions struct {
 	Platform string
 	// Registry says how a source in a registry is read.
 	Registry registry.Options
+	// Storage is that of podman and buildah, where a source in one names no other.
+	Storage string
+	// Limits bound what layers may ask for.
+	Limits translate.Limits
 	// TempDir is where contents wait between layers and chunks; "" means the
 	// default of translate.MergeOptions.
 	TempDir string

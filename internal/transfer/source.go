@@ -2,17 +2,12 @@ package transfer
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
-
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/assemble"
 	"github.com/ociv2-sync/ociv2-sync/internal/ocisrc"
@@ -26,37 +21,20 @@ import (
 // openSource reads the tree and the config of a source.
 func openSource(ctx context.Context, source string, opts PushOptions) (*toc.Source, *translate.ImageInfo, error) {
 	if dir, ok := strings.CutPrefix(source, "rootfs:"); ok {
-		info, err := bareConfig(opts.Platform)
+		info, err := ocisrc.BareInfo(opts.Platform)
 		if err != nil {
 			return nil, nil, err
 		}
 		src, err := tree.Scan(ctx, dir)
 		return src, info, err
 	}
-	image, err := ocisrc.Open(ctx, source, ocisrc.Options{Platform: opts.Platform, Registry: opts.Registry})
+	image, err := ocisrc.Open(ctx, source, ocisrc.Options{Platform: opts.Platform, Registry: opts.Registry, Storage: opts.Storage})
 	if err != nil {
 		return nil, nil, err
 	}
 	defer image.Close()
-	src, err := translate.Merge(ctx, image, translate.MergeOptions{TempDir: opts.TempDir})
+	src, err := translate.Merge(ctx, image, translate.MergeOptions{TempDir: opts.TempDir, Limits: opts.Limits})
 	return src, image.Info(), err
-}
-
-// bareConfig is the config of a directory: it says what platform it is for and
-// nothing else.
-func bareConfig(platform string) (*translate.ImageInfo, error) {
-	p := ocispec.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH}
-	if platform != "" {
-		var err error
-		if p, err = ocisrc.ParsePlatform(platform); err != nil {
-			return nil, err
-		}
-	}
-	b, err := json.Marshal(ocispec.Image{Platform: p, RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{}}})
-	if err != nil {
-		return nil, fmt.Errorf("transfer: %w", err)
-	}
-	return &translate.ImageInfo{Config: b, ConfigMediaType: ocispec.MediaTypeImageConfig, Platform: p}, nil
 }
 
 // contentsSource is a filesystem with the given nodes whose contents lie in the
