@@ -89,24 +89,28 @@ func (e *encoder) root(ctx context.Context, root *Dir) error {
 	if err != nil {
 		return pathError("stat", root.path, err)
 	}
-	if err := e.dir(ctx, root, &st, "", 0, nil); err != nil {
+	flags, err := e.devs.readFlags(root.fd, &st, e.flags)
+	if err != nil {
+		return pathError("read flags of", root.path, err)
+	}
+	if err := e.dir(ctx, root, &st, flags, "", 0, nil); err != nil {
 		return err
 	}
 	return e.w.Close()
 }
 
-// dir encodes the directory d and all below it. rules are the exclude rules of
-// the directories above that may match in it.
-func (e *encoder) dir(ctx context.Context, d *Dir, st *unix.Stat_t, name string, depth int, rules []rule) error {
+// dir encodes the directory d, which has these file flags, and all below it. rules
+// are the exclude rules of the directories above that may match in it.
+func (e *encoder) dir(ctx context.Context, d *Dir, st *unix.Stat_t, flags catar.Flags, name string, depth int, rules []rule) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	ent, err := e.entry(d.fd, st)
+	ent, err := e.entry(d.fd, st, flags)
 	if err != nil {
 		return pathError("read", d.path, err)
 	}
 	ent.Name, ent.Depth = name, depth
-	if err := e.write(d.path, ent); err != nil {
+	if err := e.write(d.path, "", ent); err != nil {
 		return err
 	}
 	if v, err := e.devs.virtual(d.fd, st); err != nil || v {
@@ -165,51 +169,49 @@ func (e *encoder) subdir(ctx context.Context, d, sub *Dir, name string, depth in
 	if err != nil {
 		return pathError("stat", sub.path, err)
 	}
-	if skip, err := e.leftOut(d, sub.fd, &st); err != nil || skip {
+	flags, skip, err := e.fileFlags(d, sub.fd, &st)
+	if err != nil || skip {
 		return pathError("read flags of", sub.path, err)
 	}
 	outer := e.path
 	e.path = path.Join(outer, name)
 	defer func() { e.path = outer }()
-	return e.dir(ctx, sub, &st, name, depth, rules)
+	return e.dir(ctx, sub, &st, flags, name, depth, rules)
 }
 
 func (e *encoder) file(ctx context.Context, d *Dir, name string, depth int) error {
-	f, err := d.Open(name)
+	fd, st, err := d.open(name)
 	if err != nil {
 		return err
 	}
-	fd := int(f.Fd())
-	st, err := fstat(fd)
+	c := &contents{ctx: ctx.Err, fd: fd, dir: d.path, name: name, was: snapshotOf(&st)}
+	err = e.open(d, c, &st, depth)
+	return errors.Join(err, c.Close())
+}
+
+// open encodes the open file c in d.
+func (e *encoder) open(d *Dir, c *contents, st *unix.Stat_t, depth int) error {
+	flags, skip, err := e.fileFlags(d, c.fd, st)
+	if err != nil || skip {
+		return d.error("read flags of", c.name, err)
+	}
+	ent, err := e.entry(c.fd, st, flags)
 	if err != nil {
-		return errors.Join(d.error("stat", name, err), f.Close())
+		return d.error("read", c.name, err)
 	}
-	if skip, err := e.leftOut(d, fd, &st); err != nil || skip {
-		return errors.Join(d.error("read flags of", name, err), f.Close())
-	}
-	ent, err := e.entry(fd, &st)
-	if err != nil {
-		return errors.Join(d.error("read", name, err), f.Close())
-	}
-	ent.Name, ent.Depth = name, depth
-	if err := e.write(f.Name(), ent); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if ent.Size == 0 {
-		return f.Close()
+	ent.Name, ent.Depth = c.name, depth
+	if err := e.write(d.path, c.name, ent); err != nil || ent.Size == 0 {
+		return err
 	}
 	if e.contents != nil {
-		e.contents(FileAt{Dir: e.path, Name: name, Entry: e.w.EntryOffset(), Contents: e.w.Offset(), Size: ent.Size}, &st)
+		e.contents(FileAt{Dir: e.path, Name: c.name, Entry: e.w.EntryOffset(), Contents: e.w.Offset(), Size: ent.Size}, st)
 	}
 	if e.skip {
-		return errors.Join(e.w.Skip(ent.Size), f.Close())
+		return e.w.Skip(ent.Size)
 	}
-	c, err := newContents(ctx, f, snapshotOf(&st), st.Size)
-	if err != nil {
-		return err
-	}
+	c.left = int64(ent.Size)
 	_, err = io.CopyBuffer(struct{ io.Writer }{e.w}, c, e.buf)
-	return errors.Join(err, c.Close())
+	return err
 }
 
 // special encodes a node that has neither contents nor children. fd is open
@@ -219,10 +221,10 @@ func (e *encoder) special(d *Dir, fd int, name string, depth int) error {
 	if err != nil {
 		return d.error("stat", name, err)
 	}
-	if skip, err := e.leftOut(d, fd, &st); err != nil || skip {
+	if skip, err := e.otherMount(d, fd); err != nil || skip {
 		return d.error("statx", name, err)
 	}
-	ent, err := e.entry(fd, &st)
+	ent, err := e.entry(fd, &st, 0)
 	if err != nil {
 		return d.error("read", name, err)
 	}
@@ -235,34 +237,43 @@ func (e *encoder) special(d *Dir, fd int, name string, depth int) error {
 	case catar.ModeBlock, catar.ModeChar:
 		ent.Major, ent.Minor = unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))
 	}
-	return e.write(d.path+"/"+name, ent)
+	return e.write(d.path, name, ent)
 }
 
-func (e *encoder) write(name string, ent *catar.Entry) error {
+func (e *encoder) write(dir, name string, ent *catar.Entry) error {
 	if err := e.w.WriteEntry(ent); err != nil {
-		return fmt.Errorf("tree: %s: %w", name, err)
+		return fmt.Errorf("tree: %s: %w", path.Join(dir, name), err)
 	}
 	return nil
 }
 
-// leftOut reports whether a node in d is left out because it is a mount point
-// or has the nodump attribute.
-func (e *encoder) leftOut(d *Dir, fd int, st *unix.Stat_t) (bool, error) {
-	if e.flags.Has(catar.ExcludeSubmounts) {
-		if other, err := otherMount(d.fd, fd); err != nil || other {
-			return other, err
-		}
-	}
-	if typ := st.Mode & unix.S_IFMT; !e.flags.Has(catar.ExcludeNoDump) || typ != unix.S_IFREG && typ != unix.S_IFDIR {
+// otherMount reports whether a node in d is left out because it is a mount point.
+func (e *encoder) otherMount(d *Dir, fd int) (bool, error) {
+	if !e.flags.Has(catar.ExcludeSubmounts) {
 		return false, nil
 	}
-	f, err := readFlags(fd, st, catar.WithFlagNoDump)
-	return f != 0, err
+	return otherMount(d.fd, fd)
 }
 
-// entry reads what the archive's features record of an open node.
-func (e *encoder) entry(fd int, st *unix.Stat_t) (*catar.Entry, error) {
-	ent := &catar.Entry{Mode: st.Mode & (catar.ModeType | 0o7777)}
+// fileFlags reads the flags of an open directory or regular file in d, and
+// reports whether it is left out because it is a mount point or has the nodump
+// attribute.
+func (e *encoder) fileFlags(d *Dir, fd int, st *unix.Stat_t) (flags catar.Flags, leftOut bool, err error) {
+	if leftOut, err = e.otherMount(d, fd); err != nil || leftOut {
+		return 0, leftOut, err
+	}
+	mask := e.flags
+	if e.flags.Has(catar.ExcludeNoDump) {
+		mask |= catar.WithFlagNoDump
+	}
+	flags, err = e.devs.readFlags(fd, st, mask)
+	return flags & e.flags, e.flags.Has(catar.ExcludeNoDump) && flags.Has(catar.WithFlagNoDump), err
+}
+
+// entry reads what the archive's features record of an open node, apart from its
+// file flags.
+func (e *encoder) entry(fd int, st *unix.Stat_t, flags catar.Flags) (*catar.Entry, error) {
+	ent := &catar.Entry{Mode: st.Mode & (catar.ModeType | 0o7777), FileFlags: flags}
 	if e.flags.Has(catar.WithNsecTime | catar.WithUsecTime | catar.WithSecTime | catar.With2SecTime) {
 		ent.MTime = uint64(int64(st.Mtim.Sec)*1e9 + int64(st.Mtim.Nsec))
 	}
@@ -321,9 +332,6 @@ func (e *encoder) inode(ent *catar.Entry, fd int, st *unix.Stat_t) (err error) {
 	}
 	if ent.IsRegular() && !v {
 		ent.Size = uint64(st.Size)
-	}
-	if ent.FileFlags, err = readFlags(fd, st, e.flags); err != nil {
-		return err
 	}
 	if e.flags.Has(catar.WithQuotaProjID) {
 		if ent.ProjID, err = readProjID(fd); err != nil {

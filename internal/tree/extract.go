@@ -55,7 +55,7 @@ type ExtractOptions struct {
 // far; if that changed anything that was there, it is a *PartialError. What the system did not let us
 // restore is returned beside it.
 func Extract(ctx context.Context, r *catar.Reader, dest *Dir, opts ExtractOptions) ([]Unrestored, error) {
-	x := &extractor{r: r, opts: opts, ids: newIDs(), buf: make([]byte, 256<<10)}
+	x := &extractor{r: r, opts: opts, ids: newIDs(), devs: devices{}, buf: make([]byte, 256<<10)}
 	err := x.run(ctx, dest)
 	for _, l := range x.open {
 		if l.dir != dest {
@@ -82,6 +82,7 @@ type extractor struct {
 	opts  ExtractOptions
 	flags catar.Flags // what both the archive has and the options ask for
 	ids   *ids
+	devs  devices
 	open  []level
 	notes []Unrestored
 	buf   []byte

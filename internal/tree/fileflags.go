@@ -80,7 +80,7 @@ func unsupportedIoctl(err error) bool {
 
 // readFlags returns those file flags of an open directory or regular file that
 // the mask has. What the filesystem does not know is not set.
-func readFlags(fd int, st *unix.Stat_t, mask catar.Flags) (catar.Flags, error) {
+func (d devices) readFlags(fd int, st *unix.Stat_t, mask catar.Flags) (catar.Flags, error) {
 	var flags catar.Flags
 	if mask&catar.ChAttrs != 0 {
 		v, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
@@ -96,12 +96,12 @@ func readFlags(fd int, st *unix.Stat_t, mask catar.Flags) (catar.Flags, error) {
 	if mask&(catar.FATAttrs|catar.WithSubvolume|catar.WithSubvolumeRO) == 0 {
 		return flags & mask, nil
 	}
-	var fs unix.Statfs_t
-	if err := retry(func() error { return unix.Fstatfs(fd, &fs) }); err != nil {
+	fs, err := d.get(fd, st)
+	if err != nil {
 		return 0, err
 	}
 	switch {
-	case fs.Type == unix.MSDOS_SUPER_MAGIC:
+	case fs.magic == unix.MSDOS_SUPER_MAGIC:
 		v, err := unix.IoctlGetUint32(fd, fatGetAttributes)
 		if err != nil && !unsupportedIoctl(err) {
 			return 0, err
@@ -111,7 +111,7 @@ func readFlags(fd int, st *unix.Stat_t, mask catar.Flags) (catar.Flags, error) {
 				flags |= a.flag
 			}
 		}
-	case int64(fs.Type)&0xffffffff == unix.BTRFS_SUPER_MAGIC && st.Mode&unix.S_IFMT == unix.S_IFDIR && st.Ino == btrfsSubvolInode:
+	case fs.magic == unix.BTRFS_SUPER_MAGIC && st.Mode&unix.S_IFMT == unix.S_IFDIR && st.Ino == btrfsSubvolInode:
 		flags |= catar.WithSubvolume
 		var v uint64
 		if err := ioctl(fd, btrfsGetSubvolFlags, unsafe.Pointer(&v)); err != nil {

@@ -103,7 +103,7 @@ func (x *extractor) candidate(l *level, e *catar.Entry) *had {
 	h := &had{f: f}
 	if h.stat, err = fstat(int(f.Fd())); err == nil {
 		var flags catar.Flags
-		if flags, err = readFlags(int(f.Fd()), &h.stat, sealed); err == nil && flags == 0 {
+		if flags, err = x.devs.readFlags(int(f.Fd()), &h.stat, sealed); err == nil && flags == 0 {
 			return h
 		}
 	}

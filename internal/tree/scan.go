@@ -145,9 +145,14 @@ func (s *scanner) open(ctx context.Context, i int) (io.ReadCloser, error) {
 		names = append(names, s.nodes[j].Name)
 	}
 	slices.Reverse(names)
-	f, err := s.root.OpenBelow(path.Join(names...))
+	name := path.Join(names...)
+	fd, st, err := s.root.openBelow(name)
 	if err != nil {
 		return nil, err
 	}
-	return newContents(ctx, f, s.seen[i], s.nodes[i].Size)
+	c := &contents{ctx: ctx.Err, fd: fd, dir: s.root.path, name: name, was: s.seen[i], left: s.nodes[i].Size}
+	if snapshotOf(&st) != c.was {
+		return nil, errors.Join(c.error(ErrChanged), c.Close())
+	}
+	return c, nil
 }

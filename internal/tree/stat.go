@@ -1,11 +1,9 @@
 package tree
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"io"
-	"os"
+	"path"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,15 +12,16 @@ import (
 // can be said of it.
 var ErrChanged = errors.New("changed while it was read")
 
-// virtual reports whether a filesystem shows the kernel's own state: its files
-// have no size and no fixed contents. Archives hold its directories as empty,
-// as casync's do.
-func virtual(fd int) (bool, error) {
+// filesystemOf says what the filesystem of an open node is. It is virtual if it
+// shows the kernel's own state: its files have no size and no fixed contents.
+// Archives hold its directories as empty, as casync's do.
+func filesystemOf(fd int) (filesystem, error) {
 	var fs unix.Statfs_t
 	if err := retry(func() error { return unix.Fstatfs(fd, &fs) }); err != nil {
-		return false, err
+		return filesystem{}, err
 	}
-	switch int64(fs.Type) & 0xffffffff {
+	f := filesystem{magic: int64(fs.Type) & 0xffffffff}
+	switch f.magic {
 	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC,
 		unix.DEBUGFS_MAGIC, unix.DEVPTS_SUPER_MAGIC, unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC,
 		unix.SELINUX_MAGIC, unix.SMACK_MAGIC, unix.BPF_FS_MAGIC, unix.PSTOREFS_MAGIC, unix.EFIVARFS_MAGIC,
@@ -32,24 +31,34 @@ func virtual(fd int) (bool, error) {
 		0x19800202, // mqueue
 		0x67596969, // rpc_pipefs
 		0x6e667364: // nfsd
-		return true, nil
+		f.virtual = true
 	}
-	return false, nil
+	return f, nil
 }
 
-// devices remembers by device number which filesystems are virtual.
-type devices map[uint64]bool
+// devices remembers by device number what filesystems are.
+type devices map[uint64]filesystem
 
-func (d devices) virtual(fd int, st *unix.Stat_t) (bool, error) {
-	v, ok := d[uint64(st.Dev)]
+type filesystem struct {
+	magic   int64 // of statfs(2)
+	virtual bool
+}
+
+func (d devices) get(fd int, st *unix.Stat_t) (filesystem, error) {
+	f, ok := d[uint64(st.Dev)]
 	if !ok {
 		var err error
-		if v, err = virtual(fd); err != nil {
-			return false, err
+		if f, err = filesystemOf(fd); err != nil {
+			return f, err
 		}
-		d[uint64(st.Dev)] = v
+		d[uint64(st.Dev)] = f
 	}
-	return v, nil
+	return f, nil
+}
+
+func (d devices) virtual(fd int, st *unix.Stat_t) (bool, error) {
+	f, err := d.get(fd, st)
+	return f.virtual, err
 }
 
 // snapshot is what changes when a file's contents do.
@@ -70,22 +79,14 @@ func fstat(fd int) (unix.Stat_t, error) {
 }
 
 // contents reads the size bytes of a regular file that must stay as it was when
-// the snapshot was taken.
+// the snapshot was taken. It takes what an os.File costs beyond a descriptor for
+// too much: of a small file that is a third of the system calls.
 type contents struct {
-	ctx  func() error // the context's Err
-	f    *os.File
-	was  snapshot
-	left int64
-}
-
-// newContents takes over f, also when it fails because the file is no longer
-// what it was.
-func newContents(ctx context.Context, f *os.File, was snapshot, size int64) (*contents, error) {
-	c := &contents{ctx: ctx.Err, f: f, was: was, left: size}
-	if err := c.unchanged(); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return c, nil
+	ctx       func() error // the context's Err
+	fd        int
+	dir, name string // for messages
+	was       snapshot
+	left      int64
 }
 
 func (c *contents) Read(p []byte) (int, error) {
@@ -93,35 +94,44 @@ func (c *contents) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	if c.left == 0 {
-		if err := c.unchanged(); err != nil {
-			return 0, err
+		st, err := fstat(c.fd)
+		if err == nil && snapshotOf(&st) != c.was {
+			err = ErrChanged
+		}
+		if err != nil {
+			return 0, c.error(err)
 		}
 		return 0, io.EOF
 	}
 	if int64(len(p)) > c.left {
 		p = p[:c.left]
 	}
-	n, err := c.f.Read(p)
-	c.left -= int64(n)
-	if errors.Is(err, io.EOF) { // something is still missing
-		return n, fmt.Errorf("tree: %s: %w", c.f.Name(), ErrChanged)
+	if len(p) == 0 {
+		return 0, nil
 	}
-	return n, err
+	n := 0
+	err := retry(func() (err error) {
+		n, err = unix.Read(c.fd, p)
+		return err
+	})
+	if err == nil && n == 0 { // something is still missing
+		err = ErrChanged
+	}
+	if err != nil {
+		return 0, c.error(err)
+	}
+	c.left -= int64(n)
+	return n, nil
 }
 
-func (c *contents) unchanged() error {
-	st, err := fstat(int(c.f.Fd()))
-	if err != nil {
-		return pathError("stat", c.f.Name(), err)
-	}
-	if snapshotOf(&st) != c.was {
-		return fmt.Errorf("tree: %s: %w", c.f.Name(), ErrChanged)
-	}
-	return nil
+func (c *contents) error(err error) error {
+	return pathError("read", path.Join(c.dir, c.name), err)
 }
 
 // Close closes the file.
-func (c *contents) Close() error { return c.f.Close() }
+func (c *contents) Close() error {
+	return pathError("close", path.Join(c.dir, c.name), unix.Close(c.fd))
+}
 
 // readlink returns the target of the symbolic link that fd names by O_PATH.
 func readlink(fd int) (string, error) {
