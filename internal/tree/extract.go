@@ -2,7 +2,6 @@ package tree
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,8 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -56,25 +57,50 @@ type ExtractOptions struct {
 // restore is returned beside it.
 func Extract(ctx context.Context, r *catar.Reader, dest *Dir, opts ExtractOptions) ([]Unrestored, error) {
 	x := &extractor{r: r, opts: opts, ids: newIDs(), devs: devices{}, buf: make([]byte, 256<<10)}
-	err := x.run(ctx, dest)
-	for _, l := range x.open {
-		if l.dir != dest {
-			err = errors.Join(err, l.dir.Close())
-		}
+	within, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	x.crew.x = x
+	wait := x.crew.start(within, cancel)
+	err := x.run(within, dest)
+	if err == nil {
+		err = x.leave(1)
 	}
+	if err != nil {
+		cancel(err)
+		x.abandon()
+	}
+	wait()
+	if first := context.Cause(within); first != nil {
+		err = first
+	}
+	if err == nil {
+		err = x.leave(0) // nothing is made in it any more
+	}
+	slices.SortStableFunc(x.notes, func(a, b Unrestored) int { return strings.Compare(a.Path, b.Path) })
 	if err != nil && len(x.changed) > 0 {
 		err = &PartialError{Changed: x.changed, Err: err}
 	}
 	return x.notes, err
 }
 
+// abandon closes the open directories after a failure, but for the root, which is
+// the caller's.
+func (x *extractor) abandon() {
+	for _, l := range x.open[min(1, len(x.open)):] {
+		l.filling.done = l.dir.Close
+		_ = l.filling.end() // there is an error already
+	}
+	x.open = x.open[:min(1, len(x.open))]
+}
+
 // level is a directory that is being filled.
 type level struct {
-	dir   *Dir
-	entry *catar.Entry
-	names []string // of its entries so far, in order
-	made  bool     // by us, so that nothing else is in it
-	bare  bool     // it has no default ACL that what is made in it would inherit
+	dir     *Dir
+	entry   *catar.Entry
+	names   []string // of its entries so far, in order
+	made    bool     // by us, so that nothing else is in it
+	filling *filling
+	bare    bool // it has no default ACL that what is made in it would inherit
 }
 
 type extractor struct {
@@ -84,8 +110,11 @@ type extractor struct {
 	ids   *ids
 	devs  devices
 	open  []level
-	notes []Unrestored
 	buf   []byte
+	crew  crew
+
+	mu    sync.Mutex
+	notes []Unrestored
 
 	changed []string // of what was there before
 }
@@ -97,14 +126,14 @@ func (x *extractor) run(ctx context.Context, dest *Dir) error {
 		}
 		e, err := x.r.Next()
 		if errors.Is(err, io.EOF) {
-			return x.leave(0)
+			return nil
 		}
 		if err != nil {
 			return err
 		}
 		if e.Depth == 0 {
 			x.flags = replayed(x.r.Flags(), x.opts.Flags)
-			x.open = append(x.open, level{dir: dest, entry: e, made: x.opts.New, bare: !dest.Inherits()})
+			x.open = append(x.open, level{dir: dest, entry: e, made: x.opts.New, bare: !dest.Inherits(), filling: newFilling(dest)})
 			continue
 		}
 		if err := x.leave(e.Depth); err != nil {
@@ -126,18 +155,27 @@ func (x *extractor) leave(depth int) error {
 				return err
 			}
 		}
+		var err error
+		var m Meta
 		if !kept {
-			m := x.meta(l.entry)
+			m = x.meta(l.entry)
 			m.NoXAttrs = l.made && l.bare && len(x.open) > 1
-			if err := x.describe(l, m); err != nil {
-				return err
+		}
+		switch {
+		case len(x.open) > 1 && l.made:
+			l.filling.done = func() error {
+				notes, err := l.dir.SetSelf(m)
+				return errors.Join(x.noted(notes, err), l.dir.Close())
 			}
+			err = l.filling.end()
+		case len(x.open) > 1: // the root is the caller's
+			err = errors.Join(x.describe(l, m), l.dir.Close())
+		case !kept:
+			err = x.describe(l, m)
 		}
 		x.open = x.open[:len(x.open)-1]
-		if len(x.open) > 0 { // the root is the caller's
-			if err := l.dir.Close(); err != nil {
-				return err
-			}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -177,8 +215,14 @@ func (x *extractor) node(ctx context.Context, e *catar.Entry) error {
 		if !sub.made {
 			sub.bare = !sub.dir.Inherits()
 		}
+		sub.filling = newFilling(sub.dir)
 		x.open = append(x.open, sub)
 		return nil
+	}
+	if x.crew.takes(e) {
+		m := x.meta(e)
+		m.NoXAttrs = l.bare
+		return x.crew.write(l, e, m)
 	}
 	if x.opts.New {
 		made, err := x.make(ctx, l, e.Name, e, x.r)
@@ -206,40 +250,6 @@ func (x *extractor) node(ctx context.Context, e *catar.Entry) error {
 		return err
 	}
 	return x.replaced(ctx, l, e, contents)
-}
-
-// replaced makes a node under a temporary name, and then gives it its own.
-func (x *extractor) replaced(ctx context.Context, l *level, e *catar.Entry, contents io.Reader) error {
-	temp := ".ociv2-sync-" + rand.Text()
-	made, err := x.make(ctx, l, temp, e, contents)
-	if err != nil || !made {
-		if rmErr := l.dir.RemoveAll(temp); err == nil {
-			err = rmErr
-		}
-		return err
-	}
-	if err := x.replace(l, temp, e.Name); err != nil {
-		return errors.Join(err, l.dir.RemoveAll(temp))
-	}
-	x.touched(l, e.Name)
-	return x.seal(l.dir, e)
-}
-
-// sealed are the attributes under which a file cannot even be renamed.
-const sealed = catar.WithFlagImmutable | catar.WithFlagAppend
-
-// seal sets what had to wait until the file had its name.
-func (x *extractor) seal(d *Dir, e *catar.Entry) error {
-	if e.FileFlags&x.flags&sealed == 0 {
-		return nil
-	}
-	f, err := d.Open(e.Name)
-	if err != nil {
-		return err
-	}
-	s := &setter{fd: int(f.Fd()), path: f.Name()}
-	s.setFlags(Meta{FileFlags: e.FileFlags, FlagsMask: x.flags & sealed})
-	return errors.Join(x.noted(s.notes, s.err), f.Close())
 }
 
 // mkdir opens the directory, which may be there already, and reports whether it
@@ -330,21 +340,6 @@ func (x *extractor) file(ctx context.Context, d *Dir, temp string, e *catar.Entr
 	return errors.Join(x.noted(renamed(notes, d, e), err), f.Close())
 }
 
-// twin puts another name of the file that Twin knows in place of one that was
-// just written.
-func (x *extractor) twin(d *Dir, temp string, e *catar.Entry, f *os.File) error {
-	from, name, err := x.opts.Twin(e, f)
-	if err != nil || from == nil {
-		return err
-	}
-	defer from.Close()
-	beside := ".ociv2-sync-" + rand.Text()
-	if d.Link(beside, from, name) != nil {
-		return nil // another filesystem, or too many names: it stays as it is
-	}
-	return d.Rename(beside, temp)
-}
-
 func (x *extractor) contents(ctx context.Context, f *os.File, e *catar.Entry, r io.Reader) error {
 	if e.Size == 0 {
 		return nil
@@ -364,39 +359,17 @@ func (x *extractor) contents(ctx context.Context, f *os.File, e *catar.Entry, r 
 	return nil
 }
 
-// replace moves a complete node to its name.
-func (x *extractor) replace(l *level, temp, name string) error {
-	err := l.dir.Rename(temp, name)
-	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) && x.opts.UndoImmutable {
-		err = x.removeAll(l.dir, name)
-		if err == nil {
-			err = l.dir.Rename(temp, name)
-		}
-		if err != nil { // what had the name may be gone
-			x.touched(l, name)
-		}
-	}
-	return err
-}
-
-// removeAll is Dir.RemoveAll, also for what resists it by an attribute if the
-// options say so.
-func (x *extractor) removeAll(d *Dir, name string) error {
-	err := d.RemoveAll(name)
-	if x.opts.UndoImmutable && errors.Is(err, unix.EPERM) {
-		if err := d.clearImmutableBelow(name); err != nil {
-			return err
-		}
-		err = d.RemoveAll(name)
-	}
-	return err
-}
-
 func (x *extractor) note(d *Dir, name, what string, err error) {
-	x.notes = append(x.notes, Unrestored{Path: path.Join(d.path, name), What: what, Err: err})
+	_ = x.noted([]Unrestored{{Path: path.Join(d.path, name), What: what, Err: err}}, nil)
 }
 
+// noted keeps notes, and returns err.
 func (x *extractor) noted(notes []Unrestored, err error) error {
+	if len(notes) == 0 {
+		return err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	x.notes = append(x.notes, notes...)
 	return err
 }

@@ -2,7 +2,7 @@ package tree
 
 import (
 	"bytes"
-	"os"
+	"io"
 )
 
 // holeSize is the smallest run of zeros that becomes a hole, and its alignment.
@@ -10,7 +10,10 @@ const holeSize = 4096
 
 // sparseWriter writes a new file and leaves out whole blocks of zeros.
 type sparseWriter struct {
-	f    *os.File
+	f interface {
+		io.WriterAt
+		Truncate(size int64) error
+	}
 	off  int64
 	hole bool // the last bytes were left out
 }
