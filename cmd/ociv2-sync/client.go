@@ -23,6 +23,7 @@ type clientFlags struct {
 	headers           []string
 	netrc             string
 	caFile, cert, key string
+	remote            string
 }
 
 func (f *clientFlags) add(fl *pflag.FlagSet) {
@@ -31,12 +32,13 @@ func (f *clientFlags) add(fl *pflag.FlagSet) {
 	fl.StringVar(&f.caFile, "ca-file", "", "`FILE` with certificates to trust in place of the system's")
 	fl.StringVar(&f.cert, "cert", "", "`FILE` with a certificate to show to web servers")
 	fl.StringVar(&f.key, "key", "", "`FILE` with the key of --cert (default the same file)")
+	fl.StringVar(&f.remote, "remote-command", "", "`PROGRAM` that an ssh:// repository is reached by on its host, before the server's sftp (default ociv2-sync)")
 }
 
 // clients returns what reaches other machines, to be closed.
 func (a *app) clients(names []string) (stores.Clients, error) {
 	client, err := a.client(names)
-	return stores.Clients{HTTP: client, SSH: a.ssh()}, err
+	return stores.Clients{HTTP: client, SSH: a.ssh(), Server: a.web.remote}, err
 }
 
 // client returns the HTTP client of this run, which sends --header to the origins

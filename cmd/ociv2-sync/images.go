@@ -19,7 +19,7 @@ func newImagesCommand(a *app) *cobra.Command {
 		Use:   "images [REPO]",
 		Short: "List the images on this device, or in a repository",
 		Long: `Images lists the images in the root, with what is kept of each for rollback. With
-a repository, a directory or an http(s) URL, it lists the names and tags there.`,
+a repository, a directory or a URL, it lists the names and tags there.`,
 		Example: `  ociv2-sync images
   ociv2-sync images https://images.example`,
 		Args: cobra.MaximumNArgs(1),

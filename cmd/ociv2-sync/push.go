@@ -144,7 +144,9 @@ func newPushCommand(a *app) *cobra.Command {
 		Use:   "push SOURCE REPO/NAME[:TAG]",
 		Short: "Publish an image in a repository",
 		Long: `Push merges the layers of an image into one filesystem, cuts it into chunks, and
-publishes it in the repository REPO, a directory that any web server can serve.
+publishes it in the repository REPO, a directory that any web server can serve;
+ssh://HOST/PATH is one on a host that has this program or an sftp server, and
+sftp://HOST/PATH asks for the latter alone.
 SOURCE is one of
 
   oci:DIR[:REF]              an OCI image layout
@@ -168,7 +170,8 @@ meanwhile gets the old image.` + casyncHelp,
   ociv2-sync push docker-archive:app.tar /srv/www/images/app
   ociv2-sync push containers-storage:localhost/app:dev /srv/www/images/app:dev
   ociv2-sync push rootfs:/srv/tree /srv/www/images/app:test
-  ociv2-sync push --full --delta-from /srv/www/images/base:1 oci:build:v2 /srv/www/images/app:v2`,
+  ociv2-sync push --full --delta-from /srv/www/images/base:1 oci:build:v2 /srv/www/images/app:v2
+  ociv2-sync push oci:build:v2 ssh://www.example/srv/www/images/app:v2`,
 		Args: casyncArgs(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if args[0] == "-" {

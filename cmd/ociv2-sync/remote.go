@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -15,6 +16,7 @@ import (
 
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
 	"github.com/ociv2-sync/ociv2-sync/internal/casyncproto"
+	"github.com/ociv2-sync/ociv2-sync/internal/sftpserve"
 )
 
 // casyncArgs makes check ignore the command lines by which casync's ssh client
@@ -98,16 +100,20 @@ func (s *slowWriter) Write(p []byte) (done int, err error) {
 	return done, nil
 }
 
-// serveStdio serves one session of casync's ssh client, as a forced command: of
-// an authorized key, say. The client's own command is in the environment.
+// serveStdio serves one ssh session: SFTP, or to one that is confined to a
+// directory also casync's protocol, if that is what the client's own command asks
+// for. sshd has put that into the environment where ours is a forced command.
 func (a *app) serveStdio(ctx context.Context, dir string, readOnly bool) (err error) {
-	command, ok := a.env("SSH_ORIGINAL_COMMAND")
-	if !ok {
-		return usageError{errors.New("--stdio is for a forced command of sshd: SSH_ORIGINAL_COMMAND is not in the environment")}
+	command, forced := a.env("SSH_ORIGINAL_COMMAND")
+	if !forced || dir == "" {
+		return a.serveSFTP(ctx, dir, readOnly)
 	}
 	words, err := splitWords(command)
 	if err != nil {
 		return usageError{fmt.Errorf("the client's command: %w", err)}
+	}
+	if wantsSFTP(words) {
+		return a.serveSFTP(ctx, dir, readOnly)
 	}
 	serve, args, err := a.verb(words)
 	if err != nil {
@@ -122,6 +128,49 @@ func (a *app) serveStdio(ctx context.Context, dir string, readOnly bool) (err er
 	}
 	defer func() { err = errors.Join(err, reach.Close()) }()
 	return a.runFarSide(ctx, serve.run, args, reach)
+}
+
+// wantsSFTP reports whether a client's command is ours, PROGRAM serve --stdio, or
+// that of sshd's sftp subsystem.
+func wantsSFTP(words []string) bool {
+	switch len(words) {
+	case 1:
+		name := filepath.Base(words[0])
+		return name == "internal-sftp" || name == "sftp-server" || name == "sftp"
+	case 3:
+		return words[1] == "serve" && words[2] == "--stdio"
+	}
+	return false
+}
+
+// serveSFTP serves one session of SFTP on standard input and output.
+func (a *app) serveSFTP(ctx context.Context, dir string, readOnly bool) error {
+	in, err := interruptible(syscall.Stdin, "stdin")
+	if err != nil {
+		return err
+	}
+	out, err := interruptible(syscall.Stdout, "stdout")
+	if err != nil {
+		return errors.Join(err, in.Close())
+	}
+	stream := struct {
+		io.Reader
+		io.Writer
+		io.Closer
+	}{in, a.rateLimited(ctx, out), closeBoth{in, out}}
+	return sftpserve.Serve(ctx, stream, sftpserve.Options{Confine: dir, ReadOnly: readOnly})
+}
+
+// closeBoth closes two files, of which either may be closed.
+type closeBoth struct{ in, out *os.File }
+
+func (c closeBoth) Close() error {
+	for _, f := range []*os.File{c.in, c.out} {
+		if err := f.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+			return err
+		}
+	}
+	return nil
 }
 
 // verb is what a client wants to be run, and whether that writes.

@@ -44,10 +44,11 @@ With a URL in place of DIR, of a repository or a chunk store, it is a proxy with
 cache in the directory --cache: it fetches each object once, however many clients
 want it, verifies it, and serves what it has when the URL does not answer.
 
-With --stdio it is the forced command of a key that may read, or write, archives
-and chunk stores in one directory alone: it serves the casync, desync or
-ociv2-sync that comes with that key. The directory is what "/" and "." mean to
-it.`,
+With --stdio it speaks SFTP on standard input and output: that is what ssh://
+repositories start on their host. With --confine it is the forced command of a
+key, or the sftp subsystem of sshd, that may read, or write, in one directory
+alone: it serves the ociv2-sync, casync, desync or sftp that comes with that key.
+The directory is what "/" and "." mean to it.`,
 		Example: `  ociv2-sync serve /srv/www/images --listen :8080
   # for a site: everything crosses the slow link once
   ociv2-sync serve https://images.example --cache /var/cache/images --listen :8080
@@ -68,9 +69,9 @@ it.`,
 	f.StringVar(&o.clientCA, "tls-client-ca", "", "`FILE` with the authorities of which clients must show a certificate")
 	f.IntVar(&o.maxConns, "max-connections", 4096, "`NUMBER` of connections at a time; more wait")
 	f.BoolVar(&o.accessLog, "access-log", false, "log every request to standard error")
-	f.BoolVar(&o.stdio, "stdio", false, "serve one ssh session of casync or desync on standard input and output")
+	f.BoolVar(&o.stdio, "stdio", false, "serve one ssh session on standard input and output")
 	f.StringVar(&o.confine, "confine", "", "`DIR` that an ssh session is confined to; it takes the place of the argument")
-	f.BoolVar(&o.readOnly, "read-only", false, "let an ssh session pull alone, not push")
+	f.BoolVar(&o.readOnly, "read-only", false, "let an ssh session read alone, not write")
 	return cmd
 }
 
@@ -94,8 +95,8 @@ func (a *app) runServe(cmd *cobra.Command, args []string, o *serveOptions) error
 		}
 		return a.serveHTTP(cmd.Context(), arg(args, 0, "."), o)
 	}
-	if o.confine == "" || len(args) > 0 || webFlags(cmd) {
-		return usageError{errors.New("--stdio goes with --confine DIR, and without DIR and the options of HTTP")}
+	if len(args) > 0 || webFlags(cmd) {
+		return usageError{errors.New("--stdio goes with --confine and --read-only, and without DIR and the options of HTTP")}
 	}
 	return a.serveStdio(cmd.Context(), o.confine, o.readOnly)
 }

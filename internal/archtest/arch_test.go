@@ -31,6 +31,8 @@ var edges = map[string][]string{
 	"store/local":     {"chunk", "store", "internal/durable"},
 	"store/httpstore": {"chunk", "store"},
 	"store/sshstore":  {"chunk", "store", "internal/casyncproto"},
+	"store/sftpstore": {"store", "store/sshstore"},
+	"store/filestore": {"chunk", "store"},
 	"store/storetest": {"chunk", "store"},
 
 	"translate":   {"catar", "toc"},
@@ -51,7 +53,8 @@ var edges = map[string][]string{
 	"internal/casyncproto": {"chunk", "caibx", "store"},
 	"internal/multihash":   {},
 	"internal/pipe":        {},
-	"internal/stores":      {"store", "store/httpstore", "store/local", "store/sshstore", "internal/repo"},
+	"internal/stores":      {"store", "store/filestore", "store/httpstore", "store/local", "store/sftpstore", "store/sshstore", "internal/repo"},
+	"internal/sftpserve":   {},
 	"internal/archive":     {"chunk", "caibx", "catar", "store", "store/httpstore", "store/local", "internal/assemble", "internal/casyncproto", "internal/durable", "internal/ingest", "internal/pipe", "internal/stores", "internal/tree", "store/sshstore"},
 	"internal/transfer":    {"chunk", "caibx", "catar", "toc", "store", "store/httpstore", "store/local", "seed", "delta", "translate", "internal/assemble", "internal/bundle", "internal/catalogue", "internal/durable", "internal/ingest", "internal/ocidest", "internal/ocisrc", "internal/pipe", "internal/registry", "internal/repo", "internal/root", "internal/stores", "internal/tree", "store/sshstore"},
 	"internal/xz":          {},
@@ -60,10 +63,12 @@ var edges = map[string][]string{
 
 	"internal/archtest": {},
 	"internal/testutil": {},
+
+	"internal/repo/repotest": {"chunk", "store", "toc", "translate", "internal/ingest", "internal/repo", "internal/tree"},
 }
 
 // testOnly are the packages that only tests import.
-var testOnly = []string{"internal/testutil", "store/storetest"}
+var testOnly = []string{"internal/testutil", "internal/repo/repotest", "store/storetest"}
 
 // pure are the format packages: they read and write streams and know neither files
 // nor networks.
@@ -74,6 +79,7 @@ var owners = map[string][]string{
 	"github.com/andybalholm/brotli":         {"delta"},
 	"oras.land/":                            {"internal/registry"},
 	"github.com/hashicorp/go-retryablehttp": {"store/httpstore"},
+	"github.com/pkg/sftp":                   {"store/sftpstore", "internal/sftpserve"},
 	"github.com/spf13/":                     {command},
 	"github.com/vbauerster/mpb":             {command},
 	"net/http":                              {command, "store/httpstore", "chunkserver", "internal/registry", "internal/testutil"},

@@ -3,12 +3,13 @@ package repo
 import (
 	"fmt"
 	"net/url"
+	"path"
 	"path/filepath"
 	"strings"
 )
 
 // Store tells where the image's chunks are: a path for an image in a directory,
-// an http(s) URL otherwise (docs/format/repository.md, section 6). A place
+// a URL otherwise (docs/format/repository.md, section 6). A place
 // outside the repository's directory, or on another host, is ErrOutside unless
 // anywhere allows it; from a URL to a path, and from https to http, there is no
 // way.
@@ -16,10 +17,13 @@ func (im *Image) Store(anywhere bool) (string, error) {
 	ref := im.Manifest.Store
 	var at string
 	var err error
-	if im.Ref.Remote() {
-		at, err = remoteStore(im.Ref, ref, anywhere)
-	} else {
+	switch {
+	case !im.Ref.Remote():
 		at, err = localStore(im.Ref, ref, anywhere)
+	case strings.HasPrefix(im.Ref.Repo, "http"):
+		at, err = remoteStore(im.Ref, ref, anywhere)
+	default:
+		at, err = farStore(im.Ref, ref, anywhere)
 	}
 	if err != nil {
 		return "", fmt.Errorf("repo: %s: chunk store %q: %w", im.Ref, ref, err)
@@ -55,6 +59,23 @@ func remoteStore(r Ref, ref string, anywhere bool) (string, error) {
 	to.Fragment, to.RawFragment = "", ""
 	to.Path, to.RawPath = strings.TrimSuffix(to.Path, "/"), strings.TrimSuffix(to.RawPath, "/")
 	return to.String(), nil
+}
+
+// farStore is for a directory that is reached otherwise than by http(s): a store
+// is in the directory, or on the web.
+func farStore(r Ref, ref string, anywhere bool) (string, error) {
+	to, err := url.Parse(ref)
+	if err != nil {
+		return "", malformed("%w", err)
+	}
+	if anywhere && (to.Scheme == "http" || to.Scheme == "https") && to.Host != "" {
+		return strings.TrimSuffix(ref, "/"), nil
+	}
+	rel := path.Join(r.Name, to.Path)
+	if to.Scheme != "" || to.Host != "" || to.RawQuery != "" || strings.HasPrefix(to.Path, "/") || !filepath.IsLocal(rel) {
+		return "", fmt.Errorf("%w: not in the repository's directory", ErrOutside)
+	}
+	return r.Repo + "/" + rel, nil
 }
 
 func localStore(r Ref, ref string, anywhere bool) (string, error) {

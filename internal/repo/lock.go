@@ -199,14 +199,14 @@ func holding(ctx context.Context, s Space, path string, now func() time.Time, wa
 	for c == nil {
 		var owner string
 		if c, owner, err = tryClaim(ctx, s, path, now()); err != nil {
-			return fmt.Errorf("repo: lock %s/%s: %w", s, path, err)
+			return fmt.Errorf("repo: lock: %w", err)
 		}
 		if c == nil {
 			if !wait {
 				return errHeld{owner}
 			}
 			if err := pause(ctx, s); err != nil {
-				return fmt.Errorf("repo: lock %s/%s: %w", s, path, err)
+				return fmt.Errorf("repo: lock: %w", err)
 			}
 		}
 	}
@@ -254,7 +254,7 @@ func keep(ctx context.Context, c claim, now func() time.Time, lost context.Cance
 
 // pause waits before another look at somebody's lock.
 func pause(ctx context.Context, s Space) error {
-	wait := time.Second
+	wait := 250 * time.Millisecond
 	if _, ok := s.(claimer); ok { // a look costs nothing
 		wait = 50 * time.Millisecond
 	}

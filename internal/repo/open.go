@@ -125,6 +125,9 @@ func blobPath(name string, d digest.Digest) string {
 	return name + "/blobs/sha256/" + strings.TrimPrefix(d.String(), "sha256:")
 }
 
+// Files returns what the image is read through.
+func (im *Image) Files() Files { return im.files }
+
 // Tree is the filesystem of an image.
 type Tree struct {
 	TOC *toc.TOC

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -15,8 +16,7 @@ const DefaultTag = "latest"
 
 // Ref names an image in a repository: docs/format/repository.md, section 2.
 type Ref struct {
-	// Repo is a path or an http(s) URL without a slash at its end (but for
-	// "/").
+	// Repo is a path or a URL without a slash at its end (but for "/").
 	Repo string
 	// Name is the image's name, which may have several components.
 	Name string
@@ -28,9 +28,7 @@ type Ref struct {
 // Remote reports whether the repository is a URL.
 func (r Ref) Remote() bool { return isRemote(r.Repo) }
 
-func isRemote(repo string) bool {
-	return strings.HasPrefix(repo, "http://") || strings.HasPrefix(repo, "https://")
-}
+func isRemote(repo string) bool { return schemePattern.MatchString(repo) }
 
 // String gives the reference without the user and the query that a URL may
 // have, for messages.
@@ -59,8 +57,11 @@ var (
 	namePattern   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 )
 
-// ParseRef reads REPO/NAME[:TAG|@sha256:DIGEST], where REPO is a path or an
-// http(s) URL; a query of the URL stays with REPO. Its errors wrap ErrRef.
+// schemes are those of URLs that a repository can have.
+var schemes = []string{"http", "https", "ssh", "sftp", "s3"}
+
+// ParseRef reads REPO/NAME[:TAG|@sha256:DIGEST], where REPO is a path or a URL
+// of http(s), ssh, sftp or s3; a query of an http(s) URL stays with REPO. Its errors wrap ErrRef.
 func ParseRef(s string) (Ref, error) {
 	r, err := parseRef(s)
 	if err != nil {
@@ -89,11 +90,13 @@ func parseRef(s string) (Ref, error) {
 	rest := s
 	if m := schemePattern.FindStringSubmatch(s); m != nil {
 		scheme, rest = m[0], s[len(m[0]):]
-		if m[1] != "http" && m[1] != "https" {
+		if !slices.Contains(schemes, m[1]) {
 			return Ref{}, fmt.Errorf("unsupported scheme %q", m[1])
 		}
-		rest, query, _ = strings.Cut(rest, "?")
-	} else if strings.HasPrefix(s, "http:/") || strings.HasPrefix(s, "https:/") {
+		if strings.HasPrefix(m[1], "http") {
+			rest, query, _ = strings.Cut(rest, "?")
+		}
+	} else if scheme, _, ok := strings.Cut(s, ":/"); ok && slices.Contains(schemes, scheme) {
 		return Ref{}, fmt.Errorf("a URL has two slashes after its colon")
 	}
 	repo, name, ok := splitName(rest)

@@ -29,6 +29,9 @@ func TestParseRef(t *testing.T) {
 		{"https://host/a//team/app:1", Ref{"https://host/a", "team/app", "1", ""}},
 		{"https://host//team/app:1", Ref{"https://host", "team/app", "1", ""}},
 		{"https://host/a/app:1?sig=a/b", Ref{"https://host/a?sig=a/b", "app", "1", ""}},
+		{"ssh://me@host:22/srv/r/app:1", Ref{"ssh://me@host:22/srv/r", "app", "1", ""}},
+		{"sftp://host/~/r//team/app", Ref{"sftp://host/~/r", "team/app", "latest", ""}},
+		{"s3://bucket/app", Ref{"s3://bucket", "app", "latest", ""}},
 		{"https://user:pw@host/app:1", Ref{"https://user:pw@host", "app", "1", ""}},
 	}
 	for _, tt := range tests {
@@ -49,7 +52,7 @@ func TestParseRefRefuses(t *testing.T) {
 		"repo/blobs", "repo/default.castr", "repo//a/blobs", "repo//a/x.castr", "repo//a//b", "repo//../b",
 		"repo/..", "repo/.", "repo/.lock", "repo/a b", "repo/x.json", "repo/x.caidx:1", "repo/oci-layout",
 		"repo/app:" + strings.Repeat("t", 129), "repo/" + strings.Repeat("n", 129),
-		"https://host", "http:/host/app", "https:///app", "ssh://host/repo/app", "s3://bucket/app", "sftp://h/r/a", "file:///x/app",
+		"https://host", "http:/host/app", "ssh:/host/app", "https:///app", "file:///x/app",
 		"https://host/a#b/app",
 	} {
 		if got, err := ParseRef(in); !errors.Is(err, ErrRef) {
@@ -60,7 +63,7 @@ func TestParseRefRefuses(t *testing.T) {
 	if err == nil || strings.Contains(err.Error(), "secret") {
 		t.Errorf("error shows secrets: %v", err)
 	}
-	if _, err := ParseRef("ssh://host/repo/app"); err == nil || !strings.Contains(err.Error(), `unsupported scheme "ssh"`) {
+	if _, err := ParseRef("ftp://host/repo/app"); err == nil || !strings.Contains(err.Error(), `unsupported scheme "ftp"`) {
 		t.Error(err)
 	}
 }
@@ -105,6 +108,12 @@ func TestStore(t *testing.T) {
 		{"http://h/r/app:1", "https://h/x", outside, "https://h/x"},
 		{"https://h/r/app:1", "file:///etc/x", outside, outside},
 		{"https://h/r/app:1", "ssh://h/x", outside, outside},
+		{"ssh://h/r/app:1", "../default.castr/", "ssh://h/r/default.castr", ""},
+		{"s3://b/r//a/b:1", "../../default.castr/", "s3://b/r/default.castr", ""},
+		{"s3://b/app:1", "../../x.castr/", outside, outside},
+		{"ssh://h/r/app:1", "/x.castr/", outside, outside},
+		{"ssh://h/r/app:1", "ssh://h/r/default.castr", outside, outside},
+		{"ssh://h/r/app:1", "https://cdn/x/", outside, "https://cdn/x"},
 	}
 	for _, tt := range tests {
 		im := &Image{Ref: mustRef(t, tt.ref), Manifest: &translate.Manifest{Store: tt.store}}

@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/store"
+	"github.com/ociv2-sync/ociv2-sync/store/filestore"
 	"github.com/ociv2-sync/ociv2-sync/store/local"
+	"github.com/ociv2-sync/ociv2-sync/store/sftpstore"
 )
 
 // ErrReadOnly reports a repository that cannot be written to where it is.
@@ -25,23 +29,58 @@ func (c Clients) OpenRepo(where string) (repo.Files, io.Closer, error) {
 		d, err := c.HTTP.Dir(where)
 		return d, closers{}, err
 	}
-	d, err := repo.OpenDir(where)
-	return d, d, err
+	return c.open(where, repo.OpenDir)
 }
 
 // OpenSpace opens the repository at a path or a URL to be written to. With
 // create a directory that is not there is made. The caller closes the closer.
 func (c Clients) OpenSpace(where string, create bool) (repo.Space, io.Closer, error) {
 	if IsURL(where) {
-		return nil, nil, fmt.Errorf("stores: %w: %s: images are pushed into a directory", ErrReadOnly, repo.Redact(where))
+		return nil, nil, fmt.Errorf("stores: %w: %s: images are pushed into a directory, also by ssh or sftp", ErrReadOnly, repo.Redact(where))
 	}
-	open := repo.OpenDir
 	if create {
-		open = repo.CreateDir
+		return c.open(where, repo.CreateDir)
 	}
-	d, err := open(where)
+	return c.open(where, repo.OpenDir)
+}
+
+// open opens what can be written to, a directory by openDir.
+func (c Clients) open(where string, openDir func(string) (*repo.Dir, error)) (repo.Space, io.Closer, error) {
+	if isSFTP(where) {
+		d, err := sftpstore.Open(where, sftpstore.Options{SSH: c.SSH, Server: c.Server})
+		return d, d, err
+	}
+	d, err := openDir(where)
 	return d, d, err
 }
+
+func isSFTP(where string) bool {
+	return strings.HasPrefix(where, "ssh://") || strings.HasPrefix(where, "sftp://")
+}
+
+// OpenChunks opens the chunk store at a place that an image of the repository at
+// where has named; the stores before are asked first. What is in the repository
+// is read as files, which are the repository's, are.
+func (c Clients) OpenChunks(files repo.Files, where, at string, before []string) (store.Store, io.Closer, error) {
+	far, ok := files.(filestore.Files)
+	dir, inside := strings.CutPrefix(at, where+"/")
+	if !ok || !inside || !isSFTP(where) {
+		return Open(append(slices.Clone(before), at), c)
+	}
+	own := filestore.New(far, dir, filestore.Options{})
+	if len(before) == 0 {
+		return own, closers{}, nil
+	}
+	first, closer, err := Open(before, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	return store.Chain(first, own), closer, nil
+}
+
+// farJobs is how many chunks are sent at a time: each takes several steps there
+// and back.
+const farJobs = 32
 
 // Target is a chunk store that an image is published to.
 type Target struct {
@@ -67,7 +106,12 @@ func (t Target) Close() error { return t.close() }
 func (c Clients) OpenTarget(ctx context.Context, space repo.Space, dir string) (Target, error) {
 	d, ok := space.(*repo.Dir)
 	if !ok {
-		return Target{}, fmt.Errorf("stores: %w: %s", ErrReadOnly, space)
+		far, ok := space.(filestore.Files)
+		if !ok {
+			return Target{}, fmt.Errorf("stores: %w: %s", ErrReadOnly, space)
+		}
+		nothing := func() error { return nil } // what Create has made lasts
+		return Target{Store: filestore.New(far, dir, filestore.Options{}), Jobs: farJobs, flush: nothing, close: nothing}, nil
 	}
 	st, err := local.Open(filepath.Join(d.String(), dir), local.Options{Create: true, Sync: true})
 	if err != nil {

@@ -17,6 +17,9 @@ import (
 type Clients struct {
 	HTTP *httpstore.Client // must not be nil where there are http or https URLs
 	SSH  sshstore.Options
+	// Server is the program on the far side of ssh repositories: see
+	// sftpstore.Options.
+	Server string
 }
 
 // IsURL reports whether a name is an http or https URL, not a path.

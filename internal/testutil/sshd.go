@@ -25,6 +25,7 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin yes
 AcceptEnv *
+Subsystem sftp internal-sftp
 `
 
 // StartSSHD runs OpenSSH's sshd on loopback until the test ends, and returns the

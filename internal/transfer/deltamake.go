@@ -270,7 +270,7 @@ func (c *closers) image(ctx context.Context, ref repo.Ref, clients stores.Client
 	if err != nil {
 		return nil, nil, err
 	}
-	st, files, err := stores.Open([]string{at}, clients)
+	st, files, err := clients.OpenChunks(im.Files(), ref.Repo, at, nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -280,7 +280,7 @@ func (c *closers) image(ctx context.Context, ref repo.Ref, clients stores.Client
 }
 
 // DeltaMake makes the delta from one published image to another and lists it
-// under the latter's tag, which is in a directory; with output not "" it writes
+// under the latter's tag; with output not "" it writes
 // it to that file instead. A zero from is none: the delta is from nothing.
 func DeltaMake(ctx context.Context, from, to repo.Ref, output string, clients stores.Clients, opts DeltaOptions) (_ *MadeDelta, err error) {
 	if output == "" && to.Digest != "" {

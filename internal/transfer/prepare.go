@@ -426,7 +426,7 @@ func (p *Prepared) openStore() (store.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, closer, err := stores.Open(append(p.opts.Stores[:len(p.opts.Stores):len(p.opts.Stores)], own), p.opts.Clients)
+	s, closer, err := p.opts.Clients.OpenChunks(p.files.Files, p.Image.Ref.Repo, own, p.opts.Stores)
 	if err != nil {
 		return nil, err
 	}

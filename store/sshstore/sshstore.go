@@ -139,10 +139,11 @@ func New(at Location, o Options) (*Store, error) {
 	if err := at.check(); err != nil {
 		return nil, err
 	}
-	return &Store{at: at, opts: o.withDefaults(), turn: make(chan struct{}, 1)}, nil
+	return &Store{at: at, opts: o.WithDefaults(), turn: make(chan struct{}, 1)}, nil
 }
 
-func (o Options) withDefaults() Options {
+// WithDefaults returns o with the defaults of what is not set.
+func (o Options) WithDefaults() Options {
 	o.Command, o.Remote = cmp.Or(o.Command, "ssh"), cmp.Or(o.Remote, "casync")
 	o.Retries = max(cmp.Or(o.Retries, 5), 0)
 	o.RetryWait = min(cmp.Or(o.RetryWait, 500*time.Millisecond), maxRetryWait)

@@ -1,0 +1,403 @@
+// Package sftpstore keeps files on a far machine through SFTP, over the
+// system's ssh: those of a repository, and chunks.
+//
+// One connection serves all requests, however many there are at a time; when it
+// breaks or stalls, a new one is made and what was under way is done again. A
+// file is written under a temporary name, synced where the server can
+// (fsync@openssh.com), and renamed (posix-rename@openssh.com): it is there whole
+// or not at all. A file that must not be replaced gets its name by a link
+// (hardlink@openssh.com), which fails where there is one.
+package sftpstore
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path"
+	"strings"
+	"sync"
+
+	"github.com/pkg/sftp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ociv2-sync/ociv2-sync/store"
+	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
+)
+
+// Options say how to reach far machines. The zero value works.
+type Options struct {
+	// SSH is how ssh is run and what happens when a connection fails. Its Remote
+	// is not used.
+	SSH sshstore.Options
+	// Server is the program that is started on the far side of an ssh URL, with
+	// the arguments serve --stdio; where it is not to be had the server's sftp
+	// subsystem takes its place. "" means ociv2-sync.
+	Server string
+}
+
+// Dir is a directory on a far machine.
+type Dir struct {
+	conn *conn
+	name string
+	base string
+}
+
+// Open returns the directory at an ssh or sftp URL, of the forms that
+// [sshstore.ParseURL] knows: an ssh URL asks for this program on the far side and
+// takes the server's sftp subsystem where it is not; an sftp URL takes that alone.
+// It connects when it is used. Call [Dir.Close] when done with it.
+func Open(rawURL string, o Options) (*Dir, error) {
+	rest, plain := strings.CutPrefix(rawURL, "sftp://")
+	at, err := sshstore.ParseURL("ssh://" + strings.TrimPrefix(rest, "ssh://"))
+	if err != nil {
+		return nil, err
+	}
+	o.SSH = o.SSH.WithDefaults()
+	ways := []way{{command: cmp.Or(o.Server, "ociv2-sync") + " serve --stdio"}, subsystem}
+	if plain {
+		ways = ways[1:]
+	}
+	return &Dir{
+		conn: &conn{at: at, opts: o, ways: ways, turn: make(chan struct{}, 1)},
+		name: strings.TrimSuffix(rawURL, "/"), base: at.Path,
+	}, nil
+}
+
+// Close ends the connection. Nothing may be under way or follow.
+func (d *Dir) Close() error {
+	d.conn.close()
+	return nil
+}
+
+// String returns the URL.
+func (d *Dir) String() string { return d.name }
+
+func (d *Dir) path(name string) string { return path.Join(d.base, name) }
+
+// do is conn.do with errors that name the file, and the errors of package store.
+func (d *Dir) do(ctx context.Context, name string, f func(*sftp.Client) error) error {
+	err := d.conn.do(ctx, f)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
+		return err
+	case errors.Is(err, fs.ErrNotExist):
+		err = store.ErrNotFound
+	case errors.Is(err, fs.ErrPermission):
+		err = fmt.Errorf("%w (the server says so)", fs.ErrPermission)
+	}
+	return fmt.Errorf("sftpstore: %s/%s: %w", d, name, err)
+}
+
+// small is the size up to which a file is read without asking for its size.
+const small = 1 << 20
+
+// ReadFile returns the contents of a file, of at most limit bytes: the error
+// wraps [store.ErrNotFound] or [store.ErrTooLarge] else.
+func (d *Dir) ReadFile(ctx context.Context, name string, limit int64) (b []byte, err error) {
+	err = d.do(ctx, name, func(c *sftp.Client) error {
+		f, err := c.Open(d.path(name))
+		if err != nil {
+			return err
+		}
+		b, err = readAll(f, limit)
+		return errors.Join(err, f.Close())
+	})
+	return b, err
+}
+
+func readAll(f *sftp.File, limit int64) ([]byte, error) {
+	size := limit
+	if limit > small {
+		st, err := f.Stat()
+		if err != nil {
+			return nil, err
+		}
+		size = min(st.Size(), limit)
+	}
+	b := make([]byte, size+1)
+	n, err := f.ReadAt(b, 0)
+	switch {
+	case err == nil || n > int(size):
+		return nil, fmt.Errorf("%w: more than %d bytes", store.ErrTooLarge, size)
+	case err != io.EOF: //nolint:errorlint // the bare value alone is the end
+		return nil, err
+	}
+	return b[:n:n], nil
+}
+
+// OpenAt opens size bytes of a file from an offset on; the error of reading to
+// their end says when the file is shorter. Reading goes on where it was when the
+// connection breaks.
+func (d *Dir) OpenAt(ctx context.Context, name string, offset, size int64) (io.ReadCloser, error) {
+	if _, err := d.Stat(ctx, name); err != nil {
+		return nil, err
+	}
+	return &section{ctx: ctx, d: d, name: name, at: offset, left: size}, nil
+}
+
+// block is how much of a file is requested at a time.
+const block = perFile << 15
+
+// section reads a part of a file.
+type section struct {
+	ctx      context.Context //nolint:containedctx // of OpenAt, as that of a response body
+	d        *Dir
+	name     string
+	at, left int64
+	data     []byte // read ahead
+	client   *sftp.Client
+	file     *sftp.File
+}
+
+func (s *section) Read(p []byte) (int, error) {
+	if s.left == 0 && len(s.data) == 0 {
+		return 0, io.EOF
+	}
+	if len(s.data) == 0 {
+		if err := s.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, s.data)
+	s.data = s.data[n:]
+	return n, nil
+}
+
+func (s *section) fill() error {
+	b := make([]byte, min(s.left, block))
+	err := s.d.do(s.ctx, s.name, func(c *sftp.Client) (err error) {
+		if s.client != c {
+			if s.file, err = c.Open(s.d.path(s.name)); err != nil {
+				return err
+			}
+			s.client = c
+		}
+		n, err := s.file.ReadAt(b, s.at)
+		if n == len(b) {
+			return nil
+		}
+		if err == io.EOF { //nolint:errorlint // the bare value alone is the end
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.at, s.left, s.data = s.at+int64(len(b)), s.left-int64(len(b)), b
+	return nil
+}
+
+func (s *section) Close() error {
+	if s.file == nil {
+		return nil
+	}
+	err := s.file.Close()
+	if errors.Is(err, sftp.ErrSSHFxConnectionLost) || errors.Is(err, os.ErrClosed) || errors.Is(err, io.ErrClosedPipe) {
+		err = nil // the file is closed where the connection is
+	}
+	return err
+}
+
+// Stat returns the entry of a file.
+func (d *Dir) Stat(ctx context.Context, name string) (e store.Entry, err error) {
+	err = d.do(ctx, name, func(c *sftp.Client) error {
+		fi, err := c.Stat(d.path(name))
+		if err == nil {
+			e = entry(name, fi)
+		}
+		return err
+	})
+	return e, err
+}
+
+func entry(name string, fi os.FileInfo) store.Entry {
+	return store.Entry{Path: name, Dir: fi.IsDir(), Size: fi.Size(), ModTime: fi.ModTime()}
+}
+
+// Put makes the file at name of size bytes of data, or replaces it, whole or not
+// at all.
+func (d *Dir) Put(ctx context.Context, name string, data io.ReaderAt, size int64) error {
+	return d.write(ctx, name, data, size, func(c *sftp.Client, temp, final string) error {
+		if err := c.PosixRename(temp, final); err != nil {
+			return fmt.Errorf("rename (posix-rename@openssh.com): %w", err)
+		}
+		return nil
+	})
+}
+
+// Create is Put where there is no file: else the error wraps [store.ErrExists].
+func (d *Dir) Create(ctx context.Context, name string, data []byte) error {
+	return d.write(ctx, name, bytes.NewReader(data), int64(len(data)), func(c *sftp.Client, temp, final string) error {
+		var err error
+		if _, ok := c.HasExtension("hardlink@openssh.com"); ok {
+			if err = c.Link(temp, final); err == nil {
+				return c.Remove(temp)
+			}
+		} else {
+			// Which fails, by the protocol, where there is a file.
+			err = c.Rename(temp, final)
+		}
+		if err != nil {
+			if _, there := c.Lstat(final); there == nil {
+				return store.ErrExists
+			}
+			err = fmt.Errorf("link (hardlink@openssh.com): %w", err)
+		}
+		return err
+	})
+}
+
+// write writes a file under a temporary name and has publish give it its own.
+func (d *Dir) write(ctx context.Context, name string, data io.ReaderAt, size int64, publish func(c *sftp.Client, temp, final string) error) error {
+	final := d.path(name)
+	dir, base := path.Split(final)
+	return d.do(ctx, name, func(c *sftp.Client) error {
+		temp := dir + "." + base[:min(len(base), 200)] + "." + rand.Text()[:16] + ".tmp"
+		const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
+		f, err := c.OpenFile(temp, flags)
+		if errors.Is(err, fs.ErrNotExist) {
+			if err := c.MkdirAll(path.Clean(dir)); err != nil {
+				return fmt.Errorf("make directory: %w", err)
+			}
+			f, err = c.OpenFile(temp, flags)
+		}
+		if err != nil {
+			return err
+		}
+		err = fill(c, f, data, size)
+		if err = errors.Join(err, f.Close()); err == nil {
+			err = publish(c, temp, final)
+		}
+		if err != nil {
+			_ = c.Remove(temp) // what is reported is why it has no name
+		}
+		return err
+	})
+}
+
+// fill writes data to a file and syncs it if the server can.
+func fill(c *sftp.Client, f *sftp.File, data io.ReaderAt, size int64) error {
+	n, err := f.ReadFromWithConcurrency(io.NewSectionReader(data, 0, size), perFile)
+	if err == nil && n != size {
+		err = io.ErrUnexpectedEOF
+	}
+	if _, ok := c.HasExtension("fsync@openssh.com"); ok && err == nil {
+		err = f.Sync()
+	}
+	return err
+}
+
+// Remove removes a file; that there is none is no error.
+func (d *Dir) Remove(ctx context.Context, name string) error {
+	err := d.do(ctx, name, func(c *sftp.Client) error { return c.Remove(d.path(name)) })
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// lists is how many directories are listed at a time.
+const lists = 32
+
+// List returns what is in a directory: with deep the files below it at any
+// depth, else its files and directories. Where there is none, there is nothing.
+func (d *Dir) List(ctx context.Context, dir string, deep bool) iter.Seq2[store.Entry, error] {
+	return func(yield func(store.Entry, error) bool) {
+		level := []string{dir}
+		for len(level) > 0 {
+			var mu sync.Mutex
+			var found []store.Entry
+			var next []string
+			g, gctx := errgroup.WithContext(ctx)
+			g.SetLimit(lists)
+			for _, name := range level {
+				g.Go(func() error {
+					entries, err := d.readDir(gctx, name)
+					mu.Lock()
+					defer mu.Unlock()
+					for _, e := range entries {
+						if e.Dir && deep {
+							next = append(next, e.Path)
+						} else {
+							found = append(found, e)
+						}
+					}
+					return err
+				})
+			}
+			if err := g.Wait(); err != nil {
+				yield(store.Entry{}, err)
+				return
+			}
+			for _, e := range found {
+				if !yield(e, nil) {
+					return
+				}
+			}
+			level = next
+		}
+	}
+}
+
+func (d *Dir) readDir(ctx context.Context, dir string) (entries []store.Entry, err error) {
+	err = d.do(ctx, dir, func(c *sftp.Client) error {
+		infos, err := c.ReadDir(d.path(dir))
+		entries = entries[:0]
+		for _, fi := range infos {
+			if fi.IsDir() || fi.Mode().IsRegular() {
+				entries = append(entries, entry(path.Join(dir, fi.Name()), fi))
+			}
+		}
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	return entries, err
+}
+
+// Tidy removes those of the given directories, and below them, that are empty,
+// themselves included.
+func (d *Dir) Tidy(ctx context.Context, dirs ...string) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(lists)
+	for _, dir := range dirs {
+		g.Go(func() error {
+			entries, err := d.readDir(gctx, dir)
+			if err != nil {
+				return err
+			}
+			var below []string
+			for _, e := range entries {
+				if e.Dir {
+					below = append(below, e.Path)
+				}
+			}
+			if len(below) > 0 {
+				if err := d.Tidy(gctx, below...); err != nil {
+					return err
+				}
+			}
+			if len(below) < len(entries) {
+				return nil
+			}
+			// One that is not empty, after all, says so; the protocol has no code for it.
+			err = d.do(gctx, dir, func(c *sftp.Client) error { return c.RemoveDirectory(d.path(dir)) })
+			if errors.Is(err, store.ErrNotFound) || errors.Is(err, sftp.ErrSSHFxFailure) {
+				return nil
+			}
+			return err
+		})
+	}
+	return g.Wait()
+}
