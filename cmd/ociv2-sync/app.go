@@ -61,7 +61,7 @@ separated by colons; OCIV2_SYNC_HEADER one header a line.
   # on the device: see what it would cost, then pull
   ociv2-sync plan --seed /srv/app https://images.example/app:v1
   ociv2-sync pull --seed /srv/app https://images.example/app:v1`,
-		Version:       version(),
+		Version:       version(), // in cobra's own words: a template of ours would link text/template, 2 MB
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -75,7 +75,6 @@ separated by colons; OCIV2_SYNC_HEADER one header a line.
 		},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.defaults(cmd.Flags()) },
 	}
-	cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	cmd.SetOut(a.stdout)
 	cmd.SetErr(a.stderr)
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
