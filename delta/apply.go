@@ -2,10 +2,11 @@ package delta
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/deflate"
 )
 
 // Content is a content of a tree: an entry of its content table.
@@ -83,7 +84,8 @@ func (a *applier) end(g *groupReader) error {
 }
 
 type applier struct {
-	job Job
+	job  Job
+	file deflate.FileWriter // of one record after the other
 	player
 }
 
@@ -110,24 +112,16 @@ func (a *applier) record(ctx context.Context, i int) error {
 		return err
 	}
 	old, closeBases, soft := a.bases(ctx, rec)
-	sum := sha256.New()
-	content := io.MultiWriter(sum, out)
-	w := content
-	var fin *finisher
-	if rec.method != methodPlain && soft == nil {
-		fin, soft = newFinisher(rec)
-		w = fin
-	}
+	fin, finErr := a.newFinisher(rec, want.Size, out)
+	soft = errors.Join(soft, finErr)
+	var w io.Writer = fin
 	if soft != nil {
 		old, w = zeros{}, io.Discard
 	}
 	playSoft, err := a.play(size, old, w)
 	soft = errors.Join(soft, playSoft, closeBases())
-	if fin != nil && soft == nil && err == nil {
-		soft = fin.finish(content)
-	}
-	if soft == nil && err == nil && Digest(sum.Sum(nil)) != want.Digest {
-		soft = fmt.Errorf("%w: not %x", ErrContent, want.Digest)
+	if soft == nil && err == nil {
+		soft = fin.finish(want.Digest)
 	}
 	if ferr := out.Finish(errors.Join(soft, err)); err == nil {
 		err = ferr
@@ -150,13 +144,16 @@ func (a *applier) bases(ctx context.Context, rec *Record) (old io.ReaderAt, clos
 		}
 		return err
 	}
-	end := int64(0)
+	end, room := int64(0), int64(maxExpanded)
 	for _, b := range rec.Bases {
-		r, size, err := a.openBase(ctx, b)
+		r, size, err := a.openBase(ctx, b, room)
 		if err != nil {
 			return nil, closeAll, fmt.Errorf("%w: %w", ErrBase, err)
 		}
 		end += size
+		if a.job.Head.Bases[b].filter != filterNone {
+			room -= size
+		}
 		parts = append(parts, part{r, end})
 	}
 	return parts, closeAll, nil

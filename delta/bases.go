@@ -117,7 +117,7 @@ func (s *selector) index(ctx context.Context, read func(context.Context, int) ([
 		if err != nil {
 			return err
 		}
-		data, _ := view(b)
+		data, _ := view(b, maxExpanded)
 		for _, f := range features(data) {
 			if len(s.sketch[f]) < crowd {
 				s.sketch[f] = append(s.sketch[f], int32(i))

@@ -17,10 +17,15 @@ const magic = "ov2-dlt\x01"
 const (
 	// prologue is the length of what comes before the compressed head.
 	prologue = len(magic) + 4
-	// maxHead is the most that a compressed head takes, in bytes.
-	maxHead = 64 << 20
-	// maxPlainHead is the most that it takes uncompressed.
-	maxPlainHead = 256 << 20
+	// MaxTOC is the length of the longest table of contents that a delta makes, in
+	// bytes.
+	MaxTOC = 256 << 20
+	// headPerTOC and headBase bound the head, uncompressed, by the length of the
+	// new table of contents.
+	headPerTOC, headBase = 2, 1 << 20
+	// minNode is the least that a content takes in a table of contents, and minRecord
+	// and minBase what they take in a head.
+	minNode, minRecord, minBase = 32, 3, 10
 	// maxBases is how many bases one record has at most.
 	maxBases = 8
 )
@@ -152,15 +157,21 @@ func (h *Head) encode() ([]byte, error) {
 	if err := w.Close(); err != nil {
 		return nil, fmt.Errorf("delta: head: %w", err)
 	}
-	if packed.Len() > maxHead || len(b) > maxPlainHead {
+	if h.TOCSize > MaxTOC || int64(len(b)) > maxPlain(h.TOCSize) {
 		return nil, fmt.Errorf("delta: head: %w: %d bytes", ErrTooLarge, len(b))
 	}
 	out := binary.LittleEndian.AppendUint32([]byte(magic), uint32(packed.Len()))
 	return append(out, packed.Bytes()...), nil
 }
 
-// ReadHead reads the head of a delta and nothing beyond it.
-func ReadHead(r io.Reader) (*Head, error) {
+// maxPlain is the length of the longest head for a table of contents.
+func maxPlain(toc int64) int64 { return headBase + headPerTOC*toc }
+
+// ReadHead reads the head of a delta and nothing beyond it. It refuses one for a
+// new table of contents of more than limit bytes, which bounds the memory that
+// it takes.
+func ReadHead(r io.Reader, limit int64) (*Head, error) {
+	limit = min(limit, MaxTOC)
 	var b [prologue]byte
 	if _, err := io.ReadFull(r, b[:]); err != nil {
 		return nil, readError(err)
@@ -169,21 +180,24 @@ func ReadHead(r io.Reader) (*Head, error) {
 		return nil, malformed("it does not begin with %q", magic)
 	}
 	size := binary.LittleEndian.Uint32(b[len(magic):])
-	if size > maxHead {
+	if int64(size) > maxPlain(limit) {
 		return nil, malformed("a head of %d bytes", size)
 	}
 	var packed bytes.Buffer // grows with what arrives
 	if _, err := io.CopyN(&packed, r, int64(size)); err != nil {
 		return nil, readError(err)
 	}
-	plain, err := io.ReadAll(io.LimitReader(brotli.NewReader(&packed), maxPlainHead+1))
+	if b := packed.Bytes(); len(b) > 0 && windowOf(b[0]) > headWindow {
+		return nil, malformed("head: a window of 2^%d bytes", windowOf(b[0]))
+	}
+	plain, err := io.ReadAll(io.LimitReader(brotli.NewReader(&packed), maxPlain(limit)+1))
 	switch {
 	case err != nil:
 		return nil, malformed("head: %w", err)
-	case len(plain) > maxPlainHead:
-		return nil, malformed("a head of more than %d bytes", maxPlainHead)
+	case int64(len(plain)) > maxPlain(limit):
+		return nil, malformed("a head of more than %d bytes", maxPlain(limit))
 	}
-	d := headDecoder{b: plain}
+	d := headDecoder{b: plain, limit: limit}
 	h := d.head()
 	if d.err == nil && len(d.b) > 0 {
 		d.err = malformed("head: %d bytes too many", len(d.b))
@@ -197,8 +211,9 @@ func ReadHead(r io.Reader) (*Head, error) {
 
 // headDecoder reads a head; its error sticks.
 type headDecoder struct {
-	b   []byte
-	err error
+	b     []byte
+	limit int64 // of TOCSize
+	err   error
 }
 
 func (d *headDecoder) fail(what string) {
@@ -237,10 +252,10 @@ func (d *headDecoder) size() int64 {
 	return int64(v)
 }
 
-// count reads the length of a list whose entries take a byte each at least.
-func (d *headDecoder) count() int {
+// count reads the length of a list whose entries take so many bytes each at least.
+func (d *headDecoder) count(each int) int {
 	v := d.uvarint()
-	if v > uint64(len(d.b)) {
+	if v > uint64(len(d.b)/each) {
 		d.fail("a count beyond its end")
 		return 0
 	}
@@ -272,11 +287,13 @@ func (d *headDecoder) head() *Head {
 	h := &Head{}
 	copy(h.From[:], d.bytes(len(h.From)))
 	copy(h.To[:], d.bytes(len(h.To)))
-	h.TOCSize = d.size()
-	for i := range h.patch {
-		h.patch[i] = d.bytes(d.count())
+	if h.TOCSize = d.size(); h.TOCSize > d.limit {
+		d.fail("the table of contents is too large")
 	}
-	h.Bases = make([]Base, d.count())
+	for i := range h.patch {
+		h.patch[i] = d.bytes(d.count(1))
+	}
+	h.Bases = make([]Base, d.count(minBase))
 	for i := range h.Bases {
 		h.Bases[i].Size = d.size()
 	}
@@ -286,12 +303,20 @@ func (d *headDecoder) head() *Head {
 	for i := range h.Bases {
 		copy(h.Bases[i].Prefix[:], d.bytes(len(Prefix{})))
 	}
-	h.Records = make([]Record, d.count())
+	n := d.count(minRecord)
+	contents := int(h.TOCSize / minNode)
+	if n > contents {
+		d.fail("more records than contents")
+		n = 0
+	}
+	h.Records = make([]Record, n)
 	last := -1
-	seen := make(map[int]bool)
+	seen := make([]bool, contents)
 	for i := range h.Records {
-		// There are no more contents than bytes in the table.
-		t := d.index(&last, int(min(h.TOCSize, 1<<31-1)))
+		t := d.index(&last, contents)
+		if d.err != nil {
+			return h
+		}
 		if seen[t] {
 			d.fail("two records for one content")
 		}
@@ -304,11 +329,11 @@ func (d *headDecoder) head() *Head {
 	for i := range h.Records {
 		if r := &h.Records[i]; r.method != methodPlain {
 			r.size = d.size()
-			r.params = d.bytes(d.count())
+			r.params = d.bytes(d.count(1))
 		}
 	}
 	for i := range h.Records {
-		n := d.count()
+		n := d.uvarint()
 		if n > maxBases {
 			d.fail("too many bases")
 			n = 0

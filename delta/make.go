@@ -32,7 +32,7 @@ type Tree struct {
 type MakeOptions struct {
 	// Jobs is the number of contents worked on at a time; 0 means GOMAXPROCS.
 	Jobs int
-	// Quality is that of brotli, 0 to 11; 0 means 11.
+	// Quality is that of brotli, 2 to 11; 0 means 11.
 	Quality int
 	// Memory bounds what contents and their indexes take at a time, in bytes; 0
 	// means 512 MiB. A large content is matched piece by piece; one that does
@@ -191,7 +191,7 @@ func (m *maker) bases(ctx context.Context, sel *selector, j *job) error {
 		if err != nil {
 			return err
 		}
-		data, _ := view(b)
+		data, _ := view(b, maxExpanded)
 		for _, at := range sel.bySimilarity(data) {
 			add(at)
 		}
@@ -273,6 +273,10 @@ func (m *maker) cost(j *job) int64 {
 	return min(c, m.opts.Memory)
 }
 
+// maxHeader is the length of the longest header of a gzip file that is worth its
+// place in the head.
+const maxHeader = 512
+
 // match makes the instructions for one content.
 func (m *maker) match(ctx context.Context, j *job) error {
 	b, err := m.to.Read(ctx, j.node)
@@ -282,11 +286,12 @@ func (m *maker) match(ctx context.Context, j *job) error {
 	if int64(len(b)) != j.Size {
 		return errors.New("delta: a content has another size than its table of contents says")
 	}
-	if g, ok := deflate.Open(b); ok {
+	if g, ok := deflate.Open(b); ok && len(g.Header) <= maxHeader {
 		j.method, j.params, j.size = methodGzip, gzipParams(g), int64(len(g.Data))
 		b = g.Data
 	}
 	var old []byte
+	room := maxExpanded
 	for _, at := range j.bases {
 		o, err := m.from.Read(ctx, m.old[at].node)
 		if err != nil {
@@ -294,7 +299,9 @@ func (m *maker) match(ctx context.Context, j *job) error {
 		}
 		filter := uint64(filterNone)
 		if j.method == methodGzip {
-			o, filter = view(o)
+			if o, filter = view(o, room); filter != filterNone {
+				room -= len(o)
+			}
 		}
 		j.filters = append(j.filters, filter)
 		old = append(old, o...)

@@ -29,7 +29,7 @@ const (
 	groupSize = 2 << 20
 	// maxQueued bounds the compressed bytes that a reader holds: those of
 	// streams whose turn comes later.
-	maxQueued = 64 << 20
+	maxQueued = 32 << 20
 )
 
 // groupWriter compresses the streams and writes them in groups.
@@ -50,19 +50,25 @@ func newGroupWriter(w io.Writer, quality int) *groupWriter {
 	return g
 }
 
-// add appends the instructions of a content.
+// add appends the instructions of a content. Those of a large one go into several
+// groups, of each stream as large a part, so that a reader has not much of one
+// in store when it comes to the other.
 func (g *groupWriter) add(s *script) error {
-	for i, b := range s {
-		for len(b) > 0 {
-			n := min(len(b), groupSize-g.size)
-			g.pending[i] = append(g.pending[i], b[:n]...)
-			g.size += n
-			b = b[n:]
-			if g.size == groupSize {
-				if err := g.flush(false); err != nil {
-					return err
-				}
+	total := 0
+	for _, b := range s {
+		total += len(b)
+	}
+	parts := max(1, (total+groupSize-1)/groupSize)
+	for k := range parts {
+		if g.size > 0 && g.size+total/parts > groupSize {
+			if err := g.flush(false); err != nil {
+				return err
 			}
+		}
+		for i, b := range s {
+			part := b[len(b)*k/parts : len(b)*(k+1)/parts]
+			g.pending[i] = append(g.pending[i], part...)
+			g.size += len(part)
 		}
 	}
 	return nil
@@ -160,6 +166,24 @@ func (g *groupReader) wrap(err error) error {
 type segments struct {
 	g      *groupReader
 	stream int
+	begun  bool
+}
+
+// windowOf returns the logarithm of the window that the first byte of a brotli
+// stream announces (RFC 7932, section 9.1); a large number for none of those.
+func windowOf(b byte) int {
+	switch n, m := int(b>>1&7), int(b>>4&7); {
+	case b&1 == 0:
+		return 16
+	case n != 0:
+		return 17 + n
+	case m == 0:
+		return 17
+	case m == 1:
+		return 1 << 10 // the large windows of a later version
+	default:
+		return 8 + m
+	}
 }
 
 func (s *segments) Read(p []byte) (int, error) {
@@ -168,6 +192,12 @@ func (s *segments) Read(p []byte) (int, error) {
 		if err := s.g.load(); err != nil {
 			return 0, err
 		}
+	}
+	if !s.begun {
+		if w := windowOf((*q)[0][0]); w > windows[s.stream] {
+			return 0, malformed("a window of 2^%d bytes where 2^%d are allowed", w, windows[s.stream])
+		}
+		s.begun = true
 	}
 	n := copy(p, (*q)[0])
 	(*q)[0] = (*q)[0][n:]
@@ -183,7 +213,7 @@ func newSources(r io.Reader) (*groupReader, *[streams]source) {
 	g := &groupReader{r: bufio.NewReaderSize(r, 64<<10)}
 	var in [streams]source
 	for i := range in {
-		in[i] = bufio.NewReader(brotli.NewReader(&segments{g, i}))
+		in[i] = bufio.NewReader(brotli.NewReader(&segments{g: g, stream: i}))
 	}
 	return g, &in
 }

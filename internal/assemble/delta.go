@@ -112,7 +112,7 @@ func (f *deltaFile) Finish(err error) error {
 
 // maxBaseInMemory bounds the bases that are read as a whole, because their
 // seed cannot be read at any place.
-const maxBaseInMemory = 64 << 20
+const maxBaseInMemory = 16 << 20
 
 // openBase opens a base where a seed has it.
 func openBase(ctx context.Context, p seed.Place, size int64) (delta.BaseReader, error) {

@@ -15,6 +15,16 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/testutil"
 )
 
+// compress compresses in at once.
+func compress(in []byte, e Encoder) []byte {
+	var out bytes.Buffer
+	var z Writer
+	z.Reset(&out, e)
+	_, _ = z.Write(in)
+	_ = z.Close() // out takes everything
+	return out.Bytes()
+}
+
 // samples are inputs that lead into every corner: window and block ends, stored,
 // fixed and own codes, codes that are too long, runs, matches at all distances.
 func samples(t testing.TB) map[string][]byte {
@@ -133,7 +143,7 @@ func TestPerl(t *testing.T) {
 
 func compare(t *testing.T, name string, e Encoder, in, want []byte) {
 	t.Helper()
-	got := compress(nil, in, e)
+	got := compress(in, e)
 	if bytes.Equal(got, want) {
 		return
 	}
@@ -166,7 +176,18 @@ func TestTree(t *testing.T) {
 			return nil
 		}
 		found[m.Encoder]++
-		if !bytes.Equal(m.Append(nil), b) {
+		var again bytes.Buffer
+		var f FileWriter
+		if err := f.Reset(&again, m.Header, m.Encoder); err != nil {
+			return err
+		}
+		if _, err := f.Write(m.Data); err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+		if !bytes.Equal(again.Bytes(), b) {
 			t.Errorf("%s is not made again", path)
 		}
 		return nil
@@ -177,11 +198,37 @@ func TestTree(t *testing.T) {
 	t.Logf("%d files, by encoder: %v", files, found)
 }
 
+// What is written does not depend on the pieces in which it comes, nor on what a
+// Writer made before.
+func TestPieces(t *testing.T) {
+	var z Writer
+	for name, b := range samples(t) {
+		for i, e := range encoders() {
+			if i%5 != len(name)%5 {
+				continue
+			}
+			var out bytes.Buffer
+			z.Reset(&out, e)
+			for rest := b; len(rest) > 0; {
+				n := min(len(rest), 1+(len(rest)*7919+i)%100_000)
+				if _, err := z.Write(rest[:n]); err != nil {
+					t.Fatal(err)
+				}
+				rest = rest[n:]
+			}
+			if err := z.Close(); err != nil {
+				t.Fatal(err)
+			}
+			compare(t, name, e, b, out.Bytes())
+		}
+	}
+}
+
 func FuzzRoundTrip(f *testing.F) {
 	f.Add([]byte("hello hello hello"), uint8(0))
 	f.Fuzz(func(t *testing.T, b []byte, which uint8) {
 		list := encoders()
-		z := compress(nil, b, list[int(which)%len(list)])
+		z := compress(b, list[int(which)%len(list)])
 		got, err := io.ReadAll(flate.NewReader(bytes.NewReader(z)))
 		if err != nil || !bytes.Equal(got, b) {
 			t.Fatalf("%d bytes come back as %d, %v", len(b), len(got), err)
@@ -193,6 +240,6 @@ func BenchmarkGNU9(b *testing.B) {
 	in := samples(b)["many words"]
 	b.SetBytes(int64(len(in)))
 	for b.Loop() {
-		compress(nil, in, gnu+9)
+		compress(in, gnu+9)
 	}
 }

@@ -58,12 +58,3 @@ var efforts = [...]effort{
 	8: {32, 128, 258, 1024},
 	9: {32, 258, 258, 4096},
 }
-
-// compress appends to dst the raw deflate stream that e makes of src. It panics
-// if e is not valid.
-func compress(dst, src []byte, e Encoder) []byte {
-	m := newMatcher(src, e)
-	m.out.b = dst
-	m.run()
-	return m.out.b
-}

@@ -19,6 +19,8 @@ type matcher struct {
 	effort
 	gnu   bool
 	src   []byte // what is not yet in the window
+	final bool   // nothing follows src
+	begun bool   // the window has been filled
 	ended bool   // GNU gzip has seen the end of src
 	win   [2 * half]byte
 	head  []uint16 // by hash: the last place
@@ -31,11 +33,17 @@ type matcher struct {
 	block int // where the block begins; may be below 0
 	start int // of the match found last
 
+	length  int  // of the match at the place before
+	pending bool // that place has its byte to be written
+
 	blockWriter
 }
 
-func newMatcher(src []byte, e Encoder) *matcher {
-	m := &matcher{effort: efforts[e&0xf], src: src, gnu: e&^0xf == gnu}
+// begin prepares for the bytes of another file.
+func (m *matcher) begin(e Encoder) {
+	head, writer := m.head, m.blockWriter
+	writer.out = bitWriter{b: writer.out.b[:0]}
+	*m = matcher{effort: efforts[e&0xf], gnu: e&^0xf == gnu, length: minMatch - 1, blockWriter: writer}
 	bits := uint(15)
 	m.limit = 1<<14 - 1
 	switch e &^ 0xf {
@@ -46,9 +54,11 @@ func newMatcher(src []byte, e Encoder) *matcher {
 		m.limit = 1<<15 - 1
 	}
 	m.shift = (bits + minMatch - 1) / minMatch
-	m.head = make([]uint16, 1<<bits)
+	if m.head = head; len(head) != 1<<bits {
+		m.head = make([]uint16, 1<<bits)
+	}
+	clear(m.head)
 	m.reset()
-	return m
 }
 
 // fill moves the window on when its upper half is nearly used up, and reads.
@@ -124,62 +134,81 @@ func (m *matcher) longest(p, best int) int {
 	return best
 }
 
-// run writes all of src.
+// starved reports whether there may be less in src than the window takes. The
+// programs fill it as far as it goes, and what they write depends on that.
+func (m *matcher) starved() bool { return !m.final && len(m.src) < len(m.win) }
+
+// run writes what can be told from src, all of it when it is final.
 func (m *matcher) run() {
-	m.fill()
-	m.hash = (uint32(m.win[0])<<m.shift ^ uint32(m.win[1])) & uint32(len(m.head)-1)
-	m.more()
-	length, pending := minMatch-1, false // of the match at the place before; whether that has its byte to be written
-	for m.ahead > 0 {
-		p := 0
-		if m.gnu || m.ahead >= minMatch {
-			p = m.insert(m.at)
+	if !m.begun {
+		if m.starved() {
+			return
 		}
-		last, lastStart := length, m.start
-		length = minMatch - 1
-		if p != 0 && last < m.lazy && m.at-p <= maxDist && m.at <= len(m.win)-minAhead {
-			length = min(m.longest(p, last), m.ahead)
-			if length == minMatch && m.at-m.start > tooFar {
-				length--
-			}
-		}
-		switch {
-		case last >= minMatch && length <= last:
-			full := m.match(m.at-1-lastStart, last)
-			m.ahead -= last - 1
-			end := m.at + last - 1
-			// zlib notes no places whose three bytes are not all there.
-			limit := end
-			if !m.gnu {
-				limit = m.at + m.ahead + last - 1 - minMatch
-			}
-			for m.at++; m.at < end; m.at++ {
-				if m.at <= limit {
-					m.insert(m.at)
-				}
-			}
-			pending, length = false, minMatch-1
-			if full {
-				m.flush(false)
-			}
-		case pending:
-			if m.literal(m.win[m.at-1]) {
-				m.flush(false)
-			}
-			m.at++
-			m.ahead--
-		default:
-			pending = true
-			m.at++
-			m.ahead--
+		m.begun = true
+		m.fill()
+		m.hash = (uint32(m.win[0])<<m.shift ^ uint32(m.win[1])) & uint32(len(m.head)-1)
+	}
+	for {
+		if m.ahead < minAhead && m.starved() {
+			return
 		}
 		m.more()
+		if m.ahead == 0 {
+			break
+		}
+		m.step()
 	}
-	if pending {
+	if m.pending {
 		m.literal(m.win[m.at-1])
 	}
 	m.flush(true)
 	m.out.align()
+}
+
+// step goes on by a byte, or by a match.
+func (m *matcher) step() {
+	p := 0
+	if m.gnu || m.ahead >= minMatch {
+		p = m.insert(m.at)
+	}
+	last, lastStart := m.length, m.start
+	m.length = minMatch - 1
+	if p != 0 && last < m.lazy && m.at-p <= maxDist && m.at <= len(m.win)-minAhead {
+		m.length = min(m.longest(p, last), m.ahead)
+		if m.length == minMatch && m.at-m.start > tooFar {
+			m.length--
+		}
+	}
+	switch {
+	case last >= minMatch && m.length <= last:
+		full := m.match(m.at-1-lastStart, last)
+		m.ahead -= last - 1
+		end := m.at + last - 1
+		// zlib notes no places whose three bytes are not all there.
+		limit := end
+		if !m.gnu {
+			limit = m.at + m.ahead + last - 1 - minMatch
+		}
+		for m.at++; m.at < end; m.at++ {
+			if m.at <= limit {
+				m.insert(m.at)
+			}
+		}
+		m.pending, m.length = false, minMatch-1
+		if full {
+			m.flush(false)
+		}
+	case m.pending:
+		if m.literal(m.win[m.at-1]) {
+			m.flush(false)
+		}
+		m.at++
+		m.ahead--
+	default:
+		m.pending = true
+		m.at++
+		m.ahead--
+	}
 }
 
 // more keeps the window filled.

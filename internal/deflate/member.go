@@ -1,9 +1,11 @@
 package deflate
 
 import (
+	"bufio"
 	"bytes"
-	"compress/flate"
+	"compress/gzip"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"io"
 )
@@ -26,50 +28,90 @@ const (
 	trailer     = 8
 )
 
-// Expand returns the data of a gzip file of one member of at most limit bytes,
-// and how long its header is. It says false for anything else.
-func Expand(b []byte, limit int) (data []byte, header int, ok bool) {
-	header, ok = headerSize(b)
-	if !ok || len(b)-header < trailer {
-		return nil, 0, false
+// Expand returns the data of the gzip file that r reads, of one member and of at
+// most limit bytes. It says false for anything else.
+func Expand(r io.Reader, limit int) (data []byte, ok bool) {
+	b := bufio.NewReader(r)
+	z, err := gzip.NewReader(b)
+	if err != nil {
+		return nil, false
 	}
-	body := bytes.NewReader(b[header:])
-	r := flate.NewReader(body)
-	data, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
-	if err != nil || len(data) > limit || body.Len() != trailer {
-		return nil, 0, false
+	z.Multistream(false)
+	data, err = io.ReadAll(io.LimitReader(z, int64(limit)+1)) // checks length and CRC
+	if err != nil || len(data) > limit {
+		return nil, false
 	}
-	end := b[len(b)-trailer:]
-	return data, header, bytes.Equal(end, appendTrailer(nil, data))
+	_, err = b.ReadByte()
+	return data, errors.Is(err, io.EOF)
 }
 
 // Open finds out how the gzip file b was made. It says false when b is none of
 // one member, or when no encoder makes it.
 func Open(b []byte) (*Member, bool) {
-	data, header, ok := Expand(b, MaxData)
+	header, ok := headerSize(b)
+	if !ok || len(b)-header < trailer {
+		return nil, false
+	}
+	data, ok := Expand(bytes.NewReader(b), MaxData)
 	if !ok {
 		return nil, false
 	}
 	m := &Member{Header: b[:header], Data: data}
-	body := b[header : len(b)-trailer]
+	var z Writer
 	for _, m.Encoder = range encoders() {
-		if bytes.Equal(compress(nil, data, m.Encoder), body) {
+		body := comparer(b[header : len(b)-trailer])
+		z.Reset(&body, m.Encoder)
+		if _, err := z.Write(data); err == nil && z.Close() == nil && len(body) == 0 {
 			return m, true
 		}
 	}
 	return nil, false
 }
 
-// Append appends the file.
-func (m *Member) Append(dst []byte) []byte {
-	dst = append(dst, m.Header...)
-	dst = compress(dst, m.Data, m.Encoder)
-	return appendTrailer(dst, m.Data)
+// comparer takes the bytes that it has left, and no others.
+type comparer []byte
+
+var errDiffers = errors.New("deflate: other bytes")
+
+func (c *comparer) Write(p []byte) (int, error) {
+	if !bytes.HasPrefix(*c, p) {
+		return 0, errDiffers
+	}
+	*c = (*c)[len(p):]
+	return len(p), nil
 }
 
-func appendTrailer(dst, data []byte) []byte {
-	dst = binary.LittleEndian.AppendUint32(dst, crc32.ChecksumIEEE(data))
-	return binary.LittleEndian.AppendUint32(dst, uint32(len(data)))
+// FileWriter makes a gzip file again: what is written to it is the data. Its
+// zero value is ready for Reset.
+type FileWriter struct {
+	w    io.Writer
+	z    Writer
+	crc  uint32
+	size uint32
+}
+
+// Reset begins another file, which it writes to w. It panics if e is not valid.
+func (f *FileWriter) Reset(w io.Writer, header []byte, e Encoder) error {
+	f.w, f.crc, f.size = w, 0, 0
+	f.z.Reset(w, e)
+	_, err := w.Write(header)
+	return err
+}
+
+func (f *FileWriter) Write(p []byte) (int, error) {
+	f.crc = crc32.Update(f.crc, crc32.IEEETable, p)
+	f.size += uint32(len(p)) // modulo 2^32, as RFC 1952 has it
+	return f.z.Write(p)
+}
+
+// Close ends the file. It does not close the writer below.
+func (f *FileWriter) Close() error {
+	if err := f.z.Close(); err != nil {
+		return err
+	}
+	end := binary.LittleEndian.AppendUint32(nil, f.crc)
+	_, err := f.w.Write(binary.LittleEndian.AppendUint32(end, f.size))
+	return err
 }
 
 // headerSize returns the length of the header of a gzip file.

@@ -66,7 +66,7 @@ func (p *Prepared) openDelta(ctx context.Context, r *root.Root, d repo.Delta) (*
 	f := &deltaFile{Delta: d}
 	if r != nil {
 		f.cache = filepath.Join(r.ChunkCache(), "delta-"+d.Blob.Encoded())
-		if err := f.readKept(); err == nil {
+		if err := f.readKept(p.Image.Manifest.TOCSize); err == nil {
 			return f, nil
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			p.opts.Logger.Warn("what is kept of a delta is of no use", "reason", err)
@@ -81,14 +81,15 @@ func (p *Prepared) openDelta(ctx context.Context, r *root.Root, d repo.Delta) (*
 	if err := errors.Join(err, body.Close()); err != nil {
 		return nil, err
 	}
-	if f.head, err = delta.ReadHead(bytes.NewReader(f.headData)); err != nil {
+	if f.head, err = delta.ReadHead(bytes.NewReader(f.headData), p.Image.Manifest.TOCSize); err != nil {
 		return nil, err
 	}
 	return f, f.check(p.Image.Manifest.TOCDigest)
 }
 
-// readKept reads the head of what an earlier pull has kept of the delta.
-func (f *deltaFile) readKept() (err error) {
+// readKept reads the head of what an earlier pull has kept of the delta, which
+// ends at a table of contents of toc bytes.
+func (f *deltaFile) readKept(toc int64) (err error) {
 	file, err := os.Open(f.cache)
 	if err != nil {
 		return err
@@ -98,7 +99,7 @@ func (f *deltaFile) readKept() (err error) {
 	if err != nil {
 		return err
 	}
-	if f.head, err = delta.ReadHead(file); err != nil {
+	if f.head, err = delta.ReadHead(file, toc); err != nil {
 		return err
 	}
 	if f.kept = st.Size(); f.kept > f.Size {

@@ -50,7 +50,7 @@ func DeltaApply(ctx context.Context, path string, opts PullOptions) (stats *asse
 	} else if err != nil {
 		return nil, err
 	}
-	head, err := delta.ReadHead(f)
+	head, err := delta.ReadHead(f, delta.MaxTOC)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

@@ -1,0 +1,56 @@
+package deflate
+
+import "io"
+
+// Writer compresses what is written to it as an encoder does. It keeps some 400
+// KB, whatever it is given, and its zero value is ready for Reset.
+type Writer struct {
+	w   io.Writer
+	m   matcher
+	in  []byte // not yet in the window
+	err error  // of w; sticky
+}
+
+// Reset begins another raw deflate stream, of the encoder e, to w. It panics if
+// e is not valid.
+func (z *Writer) Reset(w io.Writer, e Encoder) {
+	if !e.Valid() {
+		panic("deflate: an encoder that is not valid")
+	}
+	z.w, z.in, z.err = w, z.in[:0], nil
+	z.m.begin(e)
+}
+
+// Write compresses p. What the compressed bytes are does not depend on how the
+// input is divided.
+func (z *Writer) Write(p []byte) (int, error) {
+	for done := 0; done < len(p) && z.err == nil; {
+		n := min(len(p)-done, 2*len(z.m.win)-len(z.in))
+		z.in = append(z.in, p[done:done+n]...)
+		done += n
+		if len(z.in) == 2*len(z.m.win) {
+			z.run(false)
+		}
+	}
+	if z.err != nil {
+		return 0, z.err
+	}
+	return len(p), nil
+}
+
+// Close ends the stream. It does not close the writer below.
+func (z *Writer) Close() error {
+	if z.err == nil {
+		z.run(true)
+	}
+	return z.err
+}
+
+func (z *Writer) run(final bool) {
+	z.m.src, z.m.final = z.in, final
+	z.m.run()
+	z.in = z.in[:copy(z.in, z.m.src)]
+	z.m.src = nil
+	_, z.err = z.w.Write(z.m.out.b)
+	z.m.out.b = z.m.out.b[:0]
+}
