@@ -88,7 +88,7 @@ separated by colons; OCIV2_SYNC_HEADER one header a line.
 		return pflag.NormalizedName(name)
 	})
 	f.StringVar(&a.root, "root", "", "`DIR` of the images on this device (default /var/lib/images for root, else the XDG data directory)")
-	f.IntVar(&a.jobs, "jobs", 96, "most requests in flight at a time, a `NUMBER`; there are as many as the link has use for")
+	f.IntVar(&a.jobs, "jobs", 192, "most requests in flight at a time, a `NUMBER`; there are as many as the link has use for")
 	f.IntVar(&a.retry, "retry", 5, "`NUMBER` of times a failed request is repeated")
 	f.Var(&a.limitRate, "limit-rate", "most bytes received per second, or sent by ssh or to a registry, e.g. 500K or 2M (default unlimited)")
 	f.BoolVar(&a.json, "json", false, "print the result, or the error, as one JSON object")

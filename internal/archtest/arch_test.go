@@ -61,6 +61,9 @@ var edges = map[string][]string{
 	"internal/ocidest":     {"toc", "translate", "internal/durable", "internal/registry"},
 	"internal/bundle":      {},
 
+	"internal/relay": {},
+	"scripts/relay":  {"internal/relay"},
+
 	"internal/archtest": {},
 	"internal/testutil": {},
 
@@ -87,7 +90,7 @@ var owners = map[string][]string{
 	"github.com/folbricht/desync": {},
 	"testing":                     testOnly,
 	// Arguments and environment come in through options.
-	"flag": {command},
+	"flag": {command, "scripts/relay"},
 }
 
 // foreign says which third-party modules the packages nearest to the format may

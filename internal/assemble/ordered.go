@@ -137,6 +137,9 @@ func (q *ordered) obtain(ctx context.Context, group []*arrival, obtain func(cont
 	}
 	for i, a := range group {
 		a.data = data[i]
+		packed := min(a.chunk.Stored, a.cost) // which is garbage now
+		a.cost -= packed
+		q.mem.Release(packed)
 		close(a.done)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/ociv2-sync/ociv2-sync/caibx"
 	"github.com/ociv2-sync/ociv2-sync/catar"
@@ -209,8 +210,17 @@ func (im *Image) Extra(ctx context.Context) (Chunks, error) {
 }
 
 func (im *Image) chunks(ctx context.Context, s translate.Stream, flags uint64) (Chunks, error) {
-	b, err := im.blob(ctx, s.Index)
-	if err != nil {
+	var b, packed []byte // both at once: round trips count
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		b, err = im.blob(gctx, s.Index)
+		return err
+	})
+	g.Go(func() (err error) {
+		packed, err = im.blob(gctx, s.Sizes)
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return Chunks{}, err
 	}
 	x, err := caibx.Read(bytes.NewReader(b))
@@ -224,10 +234,7 @@ func (im *Image) chunks(ctx context.Context, s translate.Stream, flags uint64) (
 	if err != nil {
 		return Chunks{}, objectError(im.files, im.blobPath(s.Index.Digest), err)
 	}
-	if b, err = im.blob(ctx, s.Sizes); err != nil {
-		return Chunks{}, err
-	}
-	sizes, err := decodeSizes(b, x)
+	sizes, err := decodeSizes(packed, x)
 	if err != nil {
 		return Chunks{}, objectError(im.files, im.blobPath(s.Sizes.Digest), err)
 	}

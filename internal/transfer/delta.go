@@ -159,9 +159,13 @@ func (p *Prepared) treeByDelta(ctx context.Context, r *root.Root) (*repo.Tree, e
 	return nil, nil
 }
 
+// hasTrees reports whether there is anything that contents may be found in.
 func (p *Prepared) hasTrees(r *root.Root) bool {
+	if r == nil || len(p.opts.Seeds) > 0 {
+		return len(p.opts.Seeds) > 0
+	}
 	trees, _ := r.Trees() // damaged ones are reported elsewhere
-	return len(trees) > 0 || len(p.opts.Seeds) > 0
+	return len(trees) > 0
 }
 
 // chooseDelta finds the delta that makes most of what no seed has, and takes it

@@ -129,12 +129,17 @@ func (p *Prepared) loadSpace(ctx context.Context) (*seed.Space, error) {
 
 // wholeSpace reads the chunk indexes of an image.
 func wholeSpace(ctx context.Context, im *repo.Image) (*seed.Space, error) {
-	catar, err := im.Catar(ctx)
-	if err != nil {
-		return nil, err
-	}
-	extra, err := im.Extra(ctx)
-	if err != nil {
+	var catar, extra repo.Chunks // all at once: round trips count
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		catar, err = im.Catar(ctx)
+		return err
+	})
+	g.Go(func() (err error) {
+		extra, err = im.Extra(ctx)
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return nil, err
 	}
 	return seed.NewSpace(catar.Index, extra.Index, append(catar.Sizes, extra.Sizes...))

@@ -222,8 +222,20 @@ func (p *Prepared) contents(ctx context.Context, r *root.Root) (err error) {
 			return err
 		}
 	}
-	p.tree, err = p.Image.Tree(ctx)
-	return err
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		p.tree, err = p.Image.Tree(gctx)
+		return err
+	})
+	if !p.opts.InPlace && !p.hasTrees(r) {
+		// Everything is missing, so the indexes are needed for certain: at once,
+		// as on a long link it is round trips that count.
+		g.Go(func() error {
+			_, err := p.loadSpace(gctx)
+			return err
+		})
+	}
+	return g.Wait()
 }
 
 // match finds what the seeds have.

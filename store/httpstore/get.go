@@ -44,11 +44,12 @@ func (c *Client) get(ctx context.Context, u *url.URL, limit int64) ([]byte, erro
 	req.Header.Set("User-Agent", c.userAgent)
 	req.Header.Set("Accept-Encoding", "identity")
 
-	if err := c.window.enter(ctx); err != nil {
+	cost, err := c.window.enter(ctx, limit)
+	if err != nil {
 		return nil, err
 	}
 	o := object{req: req, limit: limit}
-	defer func() { c.window.leave(int64(len(o.body))) }()
+	defer func() { c.window.leave(cost, limit, int64(len(o.body))) }()
 	req.SetResponseHandler(o.take)
 	// An attempt that brought something counts as none: over a link that is cut
 	// again and again, what matters is that each time there is more.

@@ -6,117 +6,221 @@ import (
 	"time"
 )
 
-// window bounds the requests in flight to what the link has use for: the product
-// of its bandwidth and its delay, which it finds by trying. While more requests
-// wait than it lets through, it compares the bytes per second of one period with
-// those of the period before: more requests that brought more bytes call for
-// still more, and those that brought none are taken back. On a slow link few
-// requests share it, so that each ends soon and little is lost when it is cut; on
-// a long one there are as many as it takes to fill it.
+// window bounds what is in flight to what the link has use for: twice the product of
+// its bandwidth and its delay, both measured. It counts bytes, as chunks differ in
+// size and their sizes are known beforehand: on a slow link few requests share it, so
+// that each ends soon and little is lost when it is cut; on a long one there are as
+// many as it takes to fill it.
+//
+// The bandwidth is the most that arrived in one of the last periods, a period being a
+// round trip. The delay is the least time from a request to its answer. Bytes that
+// wait in a queue on the way delay answers too, so a delay that has not been seen for
+// long is measured anew with so few bytes in flight that none wait: it may be that the
+// way has become longer.
 type window struct {
 	mu      sync.Mutex
-	most    int
-	size    int
-	flying  int
-	waiting []chan struct{} // closed when its owner may go
+	most    int // requests
+	waiting []*waiter
 
-	since   time.Time // begin of the period
-	bytes   int64     // that came in it
-	ended   int       // requests that did
-	full    bool      // something waited in it
-	rate    float64   // bytes per second of the best period at this size or below
-	settled int       // periods since growing brought nothing
-	found   bool      // growing has brought nothing before
+	flying int   // requests
+	load   int64 // bytes that they are expected to bring
+	limit  int64 // of load
+	asked  int64 // the most that ended requests were allowed to bring, and
+	came   int64 // what they brought
+
+	since  time.Time // begin of the period; zero: nothing has come in it
+	last   time.Time // when something came
+	bytes  int64     // that came in it
+	full   bool      // something waited in it
+	rates  [10]float64
+	period int
+	flat   int // periods since the bandwidth grew
+
+	delay   time.Duration // 0: unknown
+	usual   time.Duration // the delay that is usual, with what waits
+	seen    time.Time     // when delay was seen
+	probing time.Time     // until when it is measured; zero: it is not
+	least   time.Duration // delay seen meanwhile
+}
+
+// waiter is a request that waits for its turn.
+type waiter struct {
+	limit int64
+	cost  int64         // set when it may go
+	turn  chan struct{} // closed when it may go
 }
 
 const (
-	firstWindow = 8
-	minPeriod   = 250 * time.Millisecond
-	growth      = 1.08 // that more requests must bring to be worth it
-	retryAfter  = 16   // periods until it is tried again
+	firstWindow = 256 << 10              // bytes, until something is known
+	fewest      = 4                      // requests that are always let through
+	minPeriod   = 100 * time.Millisecond // of a measurement
+	minDelay    = 125 * time.Millisecond // that the window has room for: pauses of either side
+	growth      = 1.15                   // of the bandwidth, by which it is not found yet
+	flatPeriods = 3                      // without growth, by which it is
+	probeAfter  = 20 * time.Second
 )
 
 func newWindow(most int) *window {
-	return &window{most: most, size: min(firstWindow, most)}
+	return &window{most: most, limit: firstWindow}
 }
 
-// enter waits until another request may be made.
-func (w *window) enter(ctx context.Context) error {
+// enter waits until a request that brings at most limit bytes may be made. What it
+// returns is for leave.
+func (w *window) enter(ctx context.Context, limit int64) (cost int64, err error) {
 	w.mu.Lock()
-	if w.flying < w.size {
-		if w.flying == 0 { // idle before: what it measured is of another time
-			w.since, w.bytes, w.ended, w.full = time.Now(), 0, 0, false
-		}
-		w.flying++
-		w.mu.Unlock()
-		return nil
+	if w.flying == 0 { // idle before: the period ended with what came last
+		w.measure(w.last.Sub(w.since))
+		w.since, w.full = time.Time{}, false
 	}
-	turn := make(chan struct{})
+	turn := &waiter{limit: limit, turn: make(chan struct{})}
 	w.waiting = append(w.waiting, turn)
-	w.full = true
+	w.release()
+	w.full = w.full || len(w.waiting) > 0
 	w.mu.Unlock()
 	select {
-	case <-turn:
-		return nil
+	case <-turn.turn:
+		return turn.cost, nil
 	case <-ctx.Done():
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for i, ch := range w.waiting {
-		if ch == turn {
+	for i, one := range w.waiting {
+		if one == turn {
 			w.waiting = append(w.waiting[:i], w.waiting[i+1:]...)
-			return ctx.Err()
+			return 0, ctx.Err()
 		}
 	}
-	w.flying-- // it was let through at the same moment
-	w.admit()
-	return ctx.Err()
+	w.dismiss(turn.cost) // it was let through at the same moment
+	return 0, ctx.Err()
 }
 
-// leave notes that a request has ended and brought n bytes.
-func (w *window) leave(n int64) {
+// dismiss takes a request out.
+func (w *window) dismiss(cost int64) {
+	w.flying--
+	w.load -= cost
+	w.release()
+}
+
+// release lets those through for whom there is room.
+func (w *window) release() {
+	for len(w.waiting) > 0 && w.flying < w.most {
+		next := w.waiting[0]
+		next.cost = max(next.limit, 1)
+		if w.asked > 0 { // limits may be far from what comes
+			next.cost = max(int64(float64(next.limit)*float64(w.came)/float64(w.asked)), 1)
+		}
+		if w.load+next.cost > w.limit && w.flying >= fewest {
+			return
+		}
+		w.flying++
+		w.load += next.cost
+		close(next.turn)
+		w.waiting = w.waiting[1:]
+	}
+}
+
+// leave notes that a request has ended, which was allowed to bring limit bytes, and
+// brought n.
+func (w *window) leave(cost, limit, n int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.flying--
-	w.bytes += n
-	w.ended++
-	w.judge(time.Now())
-	w.admit()
+	if n > 0 {
+		if w.asked > 1<<40 { // what was long ago matters less
+			w.asked, w.came = w.asked/2, w.came/2
+		}
+		w.asked, w.came = w.asked+max(limit, 1), w.came+n
+	}
+	w.dismiss(cost)
 }
 
-// admit lets those through for whom there is room.
-func (w *window) admit() {
-	for len(w.waiting) > 0 && w.flying < w.size {
-		close(w.waiting[0])
-		w.waiting = w.waiting[1:]
-		w.flying++
+// answered notes how long the answer to a request took to begin.
+func (w *window) answered(took time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	took = max(took, 1)
+	if w.usual == 0 {
+		w.usual = took
+	}
+	w.usual += (took - w.usual) / 8
+	if w.delay == 0 || took <= w.delay+w.delay/10 {
+		w.seen = time.Now()
+	}
+	if w.delay == 0 || took < w.delay {
+		w.delay = took
+	}
+	w.least = min(w.least, took)
+}
+
+// arrived notes that bytes have.
+func (w *window) arrived(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last = time.Now()
+	if w.since.IsZero() {
+		w.since = w.last
+	}
+	w.bytes += int64(n)
+	if took := w.last.Sub(w.since); w.delay > 0 && took >= max(minPeriod, w.delay) {
+		w.measure(took)
+		w.since, w.full = w.last, len(w.waiting) > 0
+		w.release()
 	}
 }
 
-// judge ends the period if it is long enough: as many requests have ended as are
-// in flight, so that each that began with this size is in it.
-func (w *window) judge(now time.Time) {
-	took := now.Sub(w.since)
-	if took < minPeriod || w.ended < w.size {
+// measure ends a period.
+func (w *window) measure(took time.Duration) {
+	if w.bytes == 0 {
 		return
 	}
-	rate := float64(w.bytes) / took.Seconds()
-	if w.full {
-		switch {
-		case rate > w.rate*growth:
-			step := w.size // doubled at first, to be there soon
-			if w.found {
-				step = max(w.size/2, 1)
-			}
-			w.size, w.settled = min(w.size+step, w.most), 0
-			w.rate = rate
-		case w.settled == 0: // the last step brought nothing
-			w.size, w.settled, w.found = max(w.size*2/3, min(firstWindow/2, w.most)), 1, true
-		case w.settled < retryAfter:
-			w.settled++
-		default: // the link may have changed
-			w.rate, w.settled = 0, 0
-		}
+	rate := float64(w.bytes) / max(took, minPeriod).Seconds()
+	switch {
+	case w.flat >= flatPeriods: // found for good: twice the product finds what comes later
+	case rate > w.bandwidth()*growth:
+		w.flat = 0
+	case w.full:
+		w.flat++
 	}
-	w.since, w.bytes, w.ended, w.full = now, 0, 0, len(w.waiting) > 0
+	w.rates[w.period%len(w.rates)] = rate
+	w.period++
+	w.bytes = 0
+	w.adjust(w.last)
 }
+
+// bandwidth returns that of the link in bytes per second, 0 if it is not known.
+func (w *window) bandwidth() float64 {
+	best := w.rates[0]
+	for _, r := range w.rates {
+		best = max(best, r)
+	}
+	return best
+}
+
+// adjust sets the limit by what is known.
+func (w *window) adjust(now time.Time) {
+	if !w.probing.IsZero() && now.After(w.probing) {
+		w.probing = time.Time{}
+		if w.least != never {
+			w.delay = w.least
+		}
+		w.seen = now
+	}
+	bandwidth := w.bandwidth()
+	if bandwidth == 0 || w.delay == 0 {
+		return
+	}
+	product := func(times float64) int64 { return int64(times * bandwidth * max(w.delay, minDelay).Seconds()) }
+	switch {
+	case !w.probing.IsZero():
+		return
+	case now.Sub(w.seen) > probeAfter && w.full:
+		w.probing, w.least = now.Add(2*w.usual), never
+		w.limit = product(1)
+	case w.flat < flatPeriods:
+		w.limit = max(product(3), firstWindow)
+	default:
+		w.limit = product(2)
+	}
+}
+
+// never is longer than any delay.
+const never = time.Duration(1<<63 - 1)

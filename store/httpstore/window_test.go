@@ -17,98 +17,155 @@ type link struct {
 	delay time.Duration
 }
 
-func (l *link) transfer(n int64) {
+// transfer takes as long as an object of n bytes does, and tells w about it.
+func (l *link) transfer(w *window, n int64) {
+	sent := time.Now()
 	l.mu.Lock()
-	now := time.Now().Add(l.delay)
-	if l.free.Before(now) {
-		l.free = now
+	begin := sent.Add(l.delay)
+	if l.free.After(begin) {
+		begin = l.free
 	}
-	l.free = l.free.Add(time.Duration(float64(n) / l.rate * float64(time.Second)))
-	done := l.free
+	rate := l.rate
+	l.free = begin.Add(time.Duration(float64(n) / rate * float64(time.Second)))
 	l.mu.Unlock()
-	time.Sleep(time.Until(done))
+	time.Sleep(time.Until(begin))
+	w.answered(time.Since(sent))
+	for n > 0 {
+		part := min(n, 8<<10)
+		time.Sleep(time.Duration(float64(part) / rate * float64(time.Second)))
+		w.arrived(int(part))
+		n -= part
+	}
+}
+
+// pull has objects of sizes transferred by many, and returns how busy that kept
+// the link and how many were in flight at the most in the second half.
+func pull(t *testing.T, w *window, l *link, objects int, size func(i int) (limit, n int64)) (busy float64, highest int) {
+	var mu sync.Mutex
+	flying, total := 0, int64(0)
+	todo := make(chan int)
+	var wg sync.WaitGroup
+	begin := time.Now()
+	for range w.most {
+		wg.Go(func() {
+			for i := range todo {
+				limit, n := size(i)
+				cost, err := w.enter(t.Context(), limit)
+				if err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				flying++
+				if i > objects/2 {
+					highest = max(highest, flying)
+				}
+				total += n
+				mu.Unlock()
+				l.transfer(w, n)
+				mu.Lock()
+				flying--
+				mu.Unlock()
+				w.leave(cost, limit, n)
+			}
+		})
+	}
+	for i := range objects {
+		todo <- i
+	}
+	close(todo)
+	wg.Wait()
+	if w.flying != 0 || w.load != 0 || len(w.waiting) != 0 {
+		t.Errorf("%d requests, %d bytes in flight, %d waiting", w.flying, w.load, len(w.waiting))
+	}
+	return float64(total) / l.rate / time.Since(begin).Seconds(), highest
 }
 
 // The window opens as far as it takes to keep the link busy, and not much
-// further.
+// further, whatever the sizes of objects and however little limits say of them.
 func TestWindow(t *testing.T) {
-	const object, objects, most = 25_000, 3000, 96
+	sizes := map[string]func(int) (limit, n int64){
+		"equal":   func(int) (int64, int64) { return 25_000, 25_000 },
+		"chunks":  func(i int) (int64, int64) { n := int64(2000 + i*7919%50_000); return n, n },
+		"in runs": func(i int) (int64, int64) { n := int64(8000 + i/200%2*40_000); return n, n },
+		"bounded": func(i int) (int64, int64) { n := int64(10_000 + i*7919%30_000); return 4*n + 1000, n },
+	}
 	for name, l := range map[string]struct {
 		bits       float64
 		delay      time.Duration
+		objects    int
 		fewest     int // in flight at the most
 		mostFlying int
 	}{
-		"20 Mbit/s, 600 ms":  {20e6, 600 * time.Millisecond, 60, most},
-		"10 Mbit/s, 100 ms":  {10e6, 100 * time.Millisecond, 5, 32},
-		"256 kbit/s, 300 ms": {256e3, 300 * time.Millisecond, 2, 16},
+		"1 Gbit/s, 0 ms":     {1e9, 200 * time.Microsecond, 20_000, 4, 192},
+		"20 Mbit/s, 600 ms":  {20e6, 600 * time.Millisecond, 3000, 60, 192},
+		"10 Mbit/s, 100 ms":  {10e6, 100 * time.Millisecond, 2000, 5, 60},
+		"256 kbit/s, 300 ms": {256e3, 300 * time.Millisecond, 300, 2, 12},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				link := &link{rate: l.bits / 8, delay: l.delay}
-				w := newWindow(most)
-				var mu sync.Mutex
-				flying, highest := 0, 0
-				todo := make(chan struct{})
-				var wg sync.WaitGroup
-				begin := time.Now()
-				for range most {
-					wg.Go(func() {
-						for range todo {
-							if err := w.enter(t.Context()); err != nil {
-								t.Error(err)
-							}
-							mu.Lock()
-							flying++
-							highest = max(highest, flying)
-							mu.Unlock()
-							link.transfer(object)
-							mu.Lock()
-							flying--
-							mu.Unlock()
-							w.leave(object)
-						}
-					})
-				}
-				for range objects {
-					todo <- struct{}{}
-				}
-				close(todo)
-				wg.Wait()
-				busy := objects * object / link.rate / time.Since(begin).Seconds()
-				t.Logf("%.1f %% busy, up to %d in flight", busy*100, highest)
-				if busy < 0.85 || highest < l.fewest || highest > l.mostFlying {
-					t.Errorf("the link is %.1f %% busy, with up to %d in flight", busy*100, highest)
-				}
+		for what, size := range sizes {
+			t.Run(name+", "+what, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					busy, highest := pull(t, newWindow(192), &link{rate: l.bits / 8, delay: l.delay}, l.objects, size)
+					t.Logf("%.1f %% busy, up to %d in flight", busy*100, highest)
+					if busy < 0.9 || highest < l.fewest || highest > l.mostFlying {
+						t.Errorf("the link is %.1f %% busy, with up to %d in flight", busy*100, highest)
+					}
+				})
 			})
-		})
+		}
 	}
+}
+
+// A way that becomes longer, shorter, wider or narrower is measured anew.
+func TestWindowChanges(t *testing.T) {
+	size := func(i int) (int64, int64) { n := int64(2000 + i*7919%50_000); return n, n }
+	synctest.Test(t, func(t *testing.T) {
+		w, l := newWindow(192), &link{}
+		for _, to := range []struct {
+			rate  float64
+			delay time.Duration
+		}{
+			{rate: 1.25e6, delay: 50 * time.Millisecond},
+			{rate: 1.25e6, delay: 600 * time.Millisecond},
+			{rate: 2.5e6, delay: 600 * time.Millisecond},
+			{rate: 2.5e6, delay: 50 * time.Millisecond},
+			{rate: 125e3, delay: 50 * time.Millisecond},
+		} {
+			l.rate, l.delay = to.rate, to.delay
+			_, _ = pull(t, w, l, int(l.rate*60/27_000), size) // a minute
+			busy, highest := pull(t, w, l, int(l.rate*60/27_000), size)
+			product := l.rate * max(l.delay, minDelay).Seconds()
+			t.Logf("%.0f kB/s, %v: %.1f %% busy, up to %d in flight", l.rate/1e3, l.delay, busy*100, highest)
+			if busy < 0.9 || float64(w.limit) > 3.5*product+firstWindow {
+				t.Errorf("%.0f kB/s, %v: %.1f %% busy, window of %d", l.rate/1e3, l.delay, busy*100, w.limit)
+			}
+		}
+	})
 }
 
 // Whoever is cancelled while waiting leaves no hole.
 func TestWindowCancel(t *testing.T) {
 	w := newWindow(1)
-	if err := w.enter(t.Context()); err != nil {
+	if _, err := w.enter(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	for range 10 {
 		wg.Go(func() {
-			if err := w.enter(ctx); err == nil {
-				w.leave(0)
+			if cost, err := w.enter(ctx, 1); err == nil {
+				w.leave(cost, 1, 0)
 			} else if !errors.Is(err, context.Canceled) {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Go(cancel)
-	w.leave(0)
+	w.leave(1, 1, 0)
 	wg.Wait()
-	if err := w.enter(t.Context()); err != nil {
+	if _, err := w.enter(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
-	w.leave(0)
+	w.leave(1, 1, 0)
 	if w.flying != 0 || len(w.waiting) != 0 {
 		t.Errorf("%d in flight, %d waiting", w.flying, len(w.waiting))
 	}
