@@ -122,17 +122,28 @@ type repairOptions struct {
 func newRepairCommand(a *app) *cobra.Command {
 	var o repairOptions
 	cmd := &cobra.Command{
-		Use:   "repair INDEX --extra-store STORE",
-		Short: "Replace the damaged and missing chunks of an index in its store",
+		Use:   "repair INDEX {TARGET | --extra-store STORE}",
+		Short: "Replace what is damaged or missing in a chunk store, a tree or a blob",
 		Long: `Repair looks at every chunk of an index (.caidx, .caibx) in a local store. What is
 damaged or missing there, and nothing else, is taken from the extra stores,
-verified and put in its place.`,
-		Example: `  ociv2-sync repair v1.caidx --extra-store=https://images.example/default.castr`,
-		Args:    cobra.ExactArgs(1),
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.runRepair(cmd, args[0], &o) },
+verified and put in its place.
+
+With TARGET, a directory, file or block device that the index describes, that is
+made what it should be: all of it is read, only the chunks that it does not have
+are taken from the stores, and only what is wrong is written. Of a directory, what
+the index does not have is deleted, and each path that was mended is named.`,
+		Example: `  ociv2-sync repair v1.caidx --extra-store=https://images.example/default.castr
+  ociv2-sync repair https://images.example/app/v1.caidx /srv/app`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 2 {
+				return a.repairTarget(cmd, args[0], args[1], &o)
+			}
+			return a.runRepair(cmd, args[0], &o)
+		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.store, "store", "", "`DIR` of the chunk store (default default.castr beside INDEX)")
+	f.StringVar(&o.store, "store", "", "chunk `STORE` of the index; without TARGET a directory (default default.castr beside INDEX)")
 	f.StringArrayVar(&o.from, "extra-store", nil, "`STORE` to take chunks from, a directory or URL; repeatable")
 	return cmd
 }

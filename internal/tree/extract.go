@@ -40,6 +40,9 @@ type ExtractOptions struct {
 	// has to be replaced or removed.
 	UndoImmutable bool
 
+	// Changed, if set, is told of each path below dest that was there, or missing,
+	// and is not what it was: those that a PartialError has.
+	Changed func(path string)
 	// Filled, if set, is called with each regular file that was written when it
 	// has its contents and nothing else yet, open for reading and writing.
 	Filled func(f *os.File, e *catar.Entry) error

@@ -45,7 +45,14 @@ func (x *extractor) below(depth int, name string) string {
 // was. In a directory that we made that goes without saying.
 func (x *extractor) touched(l *level, name string) {
 	if !l.made {
-		x.changed = append(x.changed, x.below(len(x.open), name))
+		x.change(x.below(len(x.open), name))
+	}
+}
+
+func (x *extractor) change(path string) {
+	x.changed = append(x.changed, path)
+	if x.opts.Changed != nil {
+		x.opts.Changed(path)
 	}
 }
 
@@ -62,7 +69,7 @@ func (x *extractor) describe(l level, m Meta) error {
 			if name == "" {
 				name = "."
 			}
-			x.changed = append(x.changed, name)
+			x.change(name)
 		}
 	}
 	return x.noted(notes, err)
