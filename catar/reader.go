@@ -22,9 +22,13 @@ type Reader struct {
 	flags Flags
 	began bool
 	left  uint64 // contents of the current file not yet read
-	dirs  []openDir
-	buf   []byte
-	err   error
+
+	required Flags // if requires
+	requires bool
+
+	dirs []openDir
+	buf  []byte
+	err  error
 }
 
 // NewReader returns a Reader of the archive that r holds.
@@ -34,6 +38,10 @@ func NewReader(r io.Reader) *Reader {
 
 // Flags returns the archive's feature flags, 0 before the first Next.
 func (r *Reader) Flags() Flags { return r.flags }
+
+// Require has the first Next refuse an archive with other feature flags than
+// these: those of the index that it was read through.
+func (r *Reader) Require(f Flags) { r.required, r.requires = f, true }
 
 // Next returns the next node, in the order that Writer takes them, and io.EOF
 // after the last. Contents that were not read are skipped.

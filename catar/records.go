@@ -89,6 +89,9 @@ func (r *Reader) readEntry(e *Entry) error {
 	}
 	if h.off == 0 {
 		r.flags = Flags(v[0])
+		if r.requires && r.flags != r.required {
+			return h.errorf("feature flags %#x, those of the index are %#x", v[0], uint64(r.required))
+		}
 		if err := r.flags.Validate(); err != nil {
 			return &Error{Offset: h.off, Record: "ENTRY", Reason: "feature flags", Err: err}
 		}

@@ -84,7 +84,7 @@ type side struct {
 	sum   []byte // digest of the contents of entry
 }
 
-func newSide(in *Input, r io.Reader) *side { return &side{in: in, r: catar.NewReader(r)} }
+func newSide(in *Input, r io.Reader) *side { return &side{in: in, r: in.reader(r)} }
 
 // next moves to the next node. Contents are digested with one algorithm for
 // both sides.

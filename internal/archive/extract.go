@@ -100,7 +100,7 @@ func Extract(ctx context.Context, in *Input, dest string, opts ExtractOptions) (
 			if err != nil {
 				return err
 			}
-			done.Notes, err = tree.Extract(ctx, catar.NewReader(r), dir, opts.Tree)
+			done.Notes, err = tree.Extract(ctx, in.reader(r), dir, opts.Tree)
 			return errors.Join(in.fault(err), dir.Close())
 		})
 	}

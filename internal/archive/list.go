@@ -34,7 +34,7 @@ func walk(ctx context.Context, in *Input, visit func(path string, e *catar.Entry
 		return fmt.Errorf("archive: %w: %s is not an archive, an index of one or a directory", ErrUsage, in.name)
 	}
 	return in.Read(ctx, func(_ context.Context, r io.Reader) error {
-		cr := catar.NewReader(r)
+		cr := in.reader(r)
 		var dirs []string // of the open directories, by depth
 		for {
 			e, err := cr.Next()

@@ -83,6 +83,16 @@ func (in *Input) fault(err error) error {
 	return err
 }
 
+// reader reads the records of an archive; those of an index must have its
+// features.
+func (in *Input) reader(r io.Reader) *catar.Reader {
+	cr := catar.NewReader(r)
+	if in.Index != nil {
+		cr.Require(catar.Flags(in.Index.FeatureFlags))
+	}
+	return cr
+}
+
 // Close closes the input.
 func (in *Input) Close() error { return in.close() }
 
