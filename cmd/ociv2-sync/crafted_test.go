@@ -67,9 +67,9 @@ func craftArchives(t *testing.T) map[string]string {
 	withFile := func(records string) string {
 		return dir + craftName("f") + craftNode(0o100644, 0) + records + record(craftPayload, 0, "x")
 	}
-	deep := ""
+	var deep strings.Builder
 	for range 70 {
-		deep += craftNode(0o40755, 0) + craftName("d")
+		deep.WriteString(craftNode(0o40755, 0) + craftName("d"))
 	}
 	return map[string]string{
 		"empty":                         "",
@@ -93,7 +93,7 @@ func craftArchives(t *testing.T) map[string]string {
 		"a record without length":       dir + record(craftFilename, 1, ""),
 		"very many xattrs":              withFile(strings.Repeat(record(craftXAttr, 0, "user.x\x00"), 1000)),
 		"very many ACL entries":         withFile(strings.Repeat(numbers(craftACLUser, 7, 7), 1000)),
-		"too deep":                      deep,
+		"too deep":                      deep.String(),
 		"user 65535":                    dir + craftName("f") + craftNode(0o100644, 65535) + record(craftPayload, 0, "x"),
 		"a user named root":             dir + craftName("f") + craftNode(0o100644, 5) + record(craftUser, 0, "root\x00") + record(craftPayload, 0, "x"),
 		"unknown features":              numbers(craftEntry, craftFlags|1<<40, 0o40755, 0, 0, 0, 0),
