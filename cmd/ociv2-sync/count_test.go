@@ -18,6 +18,7 @@ import (
 type planned struct {
 	Sources []planSource `json:"sources"`
 	Total   planSource   `json:"total"`
+	Disk    int64        `json:"diskBytes"`
 }
 
 func (d *device) plan(args ...string) planned {
@@ -108,6 +109,9 @@ func TestPullTransfersWhatPlanSays(t *testing.T) {
 					t.Errorf("asked again, or in vain: %+v", r)
 				}
 				seen[r.Path+r.Range] = true
+			}
+			if name == "same release" && (requests != 1 || !seen["/app/1.json"]) {
+				t.Errorf("%d requests for an image that is there, %v, want TAG.json alone", requests, seen)
 			}
 			if name == "all in seeds" && requests != 2 {
 				t.Errorf("%d requests for an image whose contents are all there, want TAG.json and the table of contents", requests)

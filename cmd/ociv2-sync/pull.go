@@ -26,12 +26,14 @@ type pullFlags struct {
 	delta      deltaPolicy
 
 	inPlace bool // see addPlace
+	link    linkPolicy
 }
 
 // addPlace adds the flags that say how files get to where they are to be.
 func (f *pullFlags) addPlace(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.BoolVar(&f.inPlace, "in-place", false, "turn rootfs:DIR or bundle:DIR, if it has something else, into the image, and leave alone what does not differ")
+	fl.Var(&f.link, "link", "`HOW` files get what is there: reflink, sharing blocks where the filesystem can; hard, as hard links between images of the root; copy; auto, reflink or hard")
 }
 
 func (f *pullFlags) add(cmd *cobra.Command) {
@@ -66,12 +68,34 @@ func (p *deltaPolicy) Set(s string) error {
 // Type implements pflag.Value.
 func (p *deltaPolicy) Type() string { return "HOW" }
 
+// linkPolicy is the value of --link.
+type linkPolicy transfer.LinkPolicy
+
+// linkPolicies are the names of the policies, by value.
+func linkPolicies() []string { return []string{"auto", "hard", "reflink", "copy"} }
+
+// String implements pflag.Value.
+func (p *linkPolicy) String() string { return linkPolicies()[*p] }
+
+// Set implements pflag.Value.
+func (p *linkPolicy) Set(s string) error {
+	i := slices.Index(linkPolicies(), s)
+	if i < 0 {
+		return errors.New("it is auto, hard, reflink or copy")
+	}
+	*p = linkPolicy(i)
+	return nil
+}
+
+// Type implements pflag.Value.
+func (p *linkPolicy) Type() string { return "HOW" }
+
 // common returns what the flags mean.
 func (f *pullFlags) common(a *app, cmd *cobra.Command) transfer.PullOptions {
 	opts := transfer.PullOptions{
 		Root: a.root, Seeds: f.seeds, Stores: f.stores, AllowStore: f.allowStore,
 		Offline: f.offline, MaxBytes: -1, Jobs: a.jobs, Logger: a.logger(), Deltas: transfer.DeltaPolicy(f.delta),
-		InPlace: f.inPlace,
+		InPlace: f.inPlace, Link: transfer.LinkPolicy(f.link),
 	}
 	if fl := cmd.Flags().Lookup("max-bytes"); fl.Changed {
 		opts.MaxBytes = int64(f.maxBytes)
@@ -159,6 +183,11 @@ differs: files with the right bytes keep their inodes, what is new is complete a
 on the disk before the first file changes, and what the image does not have is
 removed. An update in place that is interrupted leaves some files old and some new;
 to run it again completes it. It is refused where something is mounted in DIR.
+
+Images of the root that have the same file, metadata included, share it: as blocks where
+the filesystem can, else, and with --link=hard, as hard links, of which every byte
+is verified when an image gets one. Whoever writes to a hard link changes it in all
+images: write to a DEST or an overlay, or pull with --link=reflink.
 
 An image of the last four kinds has one layer, and the same digest wherever it is
 made. What an interrupted pull has fetched, the next one uses.
@@ -251,6 +280,7 @@ func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 		Copied     int    `json:"contentsFromSeeds"`
 		ByDelta    int    `json:"contentsFromDelta"`
 		Lost       int    `json:"contentsLostBySeeds"`
+		Linked     int    `json:"filesShared,omitempty"`
 		Kept       int    `json:"filesInPlace,omitempty"`
 		Changed    int    `json:"nodesChanged,omitempty"`
 		Removed    int    `json:"nodesRemoved,omitempty"`
@@ -263,7 +293,7 @@ func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 	r := result{Reference: ref.String(), Digest: p.Digest.String(), Path: p.Path, Present: p.Present, Bytes: p.Bytes, Requests: p.Requests}
 	if s := p.Stats; s != nil {
 		r.Copied, r.ByDelta, r.Lost, r.Unrestored = s.Copied, s.Made, s.Lost, len(s.Unrestored)
-		r.Kept, r.Changed, r.Removed = s.Kept, s.Changed, s.Removed
+		r.Linked, r.Kept, r.Changed, r.Removed = s.Linked, s.Kept, s.Changed, s.Removed
 		a.warnUnrestored(s.Unrestored)
 	}
 	if i := p.Written; i != nil {

@@ -55,7 +55,7 @@ func TestPullNeedsSpace(t *testing.T) {
 			tr, url := setTrap(t, p.repo)
 			d := &device{t: t, root: filepath.Join(disk, "root")}
 			d.must("pull", p.ref(1))
-			args := []string{"pull", "-q", url + "/app:2"}
+			args := []string{"pull", "-q", "--link=copy", url + "/app:2"}
 			result := d.path("app:2")
 			dest := filepath.Join(disk, "dir", "dest")
 			if into != "root" {

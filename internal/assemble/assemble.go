@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
+	"github.com/ociv2-sync/ociv2-sync/internal/objects"
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 	"github.com/ociv2-sync/ociv2-sync/seed"
 	"github.com/ociv2-sync/ociv2-sync/store"
@@ -71,6 +72,11 @@ type Options struct {
 	Progress func(received, completed int64)
 	// UIDShift is added to every owner and group.
 	UIDShift uint32
+	// Objects, if not nil, are the files that dest shares with the trees beside it; what
+	// is new becomes one of them.
+	Objects *objects.Set
+	// NoClone copies bytes also where the filesystem could share blocks.
+	NoClone bool
 	// ContentsOnly makes no tree but a file for each content, in dest itself,
 	// called what ContentName says.
 	ContentsOnly bool
@@ -81,6 +87,9 @@ type Stats struct {
 	// Copied and CopiedBytes count contents taken from seeds.
 	Copied      int
 	CopiedBytes int64
+	// Linked and LinkedBytes count files that are objects; they are not in Copied.
+	Linked      int
+	LinkedBytes int64
 	// Lost counts contents, and chunks of others, that a seed no longer had or a
 	// delta did not make.
 	Lost int

@@ -24,6 +24,7 @@ type builder struct {
 	copied, copiedBytes   atomic.Int64
 	made, madeBytes       atomic.Int64
 	lost                  atomic.Int64
+	linked, linkedBytes   atomic.Int64
 	kept, keptBytes       atomic.Int64
 	changed, removed      atomic.Int64
 
@@ -43,6 +44,8 @@ func (b *builder) result() *Stats {
 	return &Stats{
 		Copied:       int(b.copied.Load()),
 		CopiedBytes:  b.copiedBytes.Load(),
+		Linked:       int(b.linked.Load()),
+		LinkedBytes:  b.linkedBytes.Load(),
 		Lost:         int(b.lost.Load()),
 		Fetched:      int(b.fetched.Load()),
 		FetchedBytes: b.fetchedBytes.Load(),
@@ -181,7 +184,8 @@ func (b *builder) skeleton(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			return b.seal(i, f)
+			_, err = b.seal(i, f)
+			return err
 		case toc.TypeSymlink:
 			err = d.Symlink(n.Target, n.Name)
 		default:
@@ -226,46 +230,68 @@ func (b *builder) finish(ctx context.Context) error {
 	})
 }
 
-// seal gives a completely written file its metadata and closes it.
-func (b *builder) seal(i int32, f *os.File) error {
+// seal gives a completely written file its metadata and closes it. It reports whether all of
+// them could be restored.
+func (b *builder) seal(i int32, f *os.File) (bool, error) {
 	un, err := tree.SetFileMeta(f, b.meta(i))
 	b.note(i, un)
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
-	return err
+	return len(un) == 0, err
 }
 
-// complete turns a verified content, written to the new file f of its first
-// node, into files for all its nodes.
-func (b *builder) complete(ctx context.Context, at *cursor, c *seed.Content, f *os.File) error {
+// complete turns a verified content, written to the new file f of the first of the
+// places, into files for all of them.
+func (b *builder) complete(ctx context.Context, at *cursor, c *seed.Content, to []place, f *os.File) error {
 	if b.opts.ContentsOnly {
 		b.opts.Progress(0, c.Size*int64(len(c.Nodes)))
 		return f.Close()
 	}
-	for _, i := range c.Nodes[1:] {
-		g, err := at.create(i)
+	for _, p := range to[1:] {
+		g, err := at.create(p.node)
 		if err != nil {
 			f.Close()
 			return err
 		}
-		err = tree.CloneOrCopy(ctx, g, f, c.Size)
+		err = b.duplicate(ctx, g, f, c.Size)
 		if err != nil {
 			g.Close()
 		} else {
-			err = b.seal(i, g)
+			err = b.finishFile(at, p, g)
 		}
 		if err != nil {
 			f.Close()
-			return b.at(i, err)
+			return b.at(p.node, err)
 		}
 		b.opts.Progress(0, c.Size)
 	}
-	if err := b.seal(c.Nodes[0], f); err != nil {
-		return b.at(c.Nodes[0], err)
+	if err := b.finishFile(at, to[0], f); err != nil {
+		return b.at(to[0].node, err)
 	}
 	b.opts.Progress(0, c.Size)
 	return nil
+}
+
+// finishFile completes the file f of a place.
+func (b *builder) finishFile(at *cursor, p place, f *os.File) error {
+	whole, err := b.seal(p.node, f)
+	if err != nil || !whole || b.opts.Objects == nil {
+		return err
+	}
+	d, err := at.dir(p.node)
+	if err != nil {
+		return err
+	}
+	return b.opts.Objects.Add(d, b.job.Nodes[p.node].Name, p.key)
+}
+
+// duplicate makes the contents of f, which is empty, those of a file that we made.
+func (b *builder) duplicate(ctx context.Context, f, from *os.File, size int64) error {
+	if b.opts.NoClone {
+		return tree.Copy(ctx, f, from, 0, size, true)
+	}
+	return tree.CloneOrCopy(ctx, f, from, size)
 }
 
 // cursor opens the directories of nodes, keeping the last one open: nodes are

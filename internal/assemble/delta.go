@@ -95,7 +95,7 @@ func (f *deltaFile) Finish(err error) error {
 	if err == nil {
 		f.b.made.Add(1)
 		f.b.madeBytes.Add(c.Size)
-		return f.b.complete(f.ctx, f.at, c, f.File)
+		return f.b.complete(f.ctx, f.at, c, f.b.places(c), f.File)
 	}
 	if cerr := f.Close(); cerr != nil {
 		return f.b.at(c.Nodes[0], cerr)

@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
+	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 	"github.com/ociv2-sync/ociv2-sync/seed"
 	"github.com/ociv2-sync/ociv2-sync/store"
 )
@@ -144,6 +145,7 @@ type cutter struct {
 	at   *cursor
 	next int // in Plan.Missing: the content to be written next or being written
 	file *os.File
+	to   *tree.SparseWriter // to file
 	hash hash.Hash
 }
 
@@ -170,7 +172,7 @@ func (t *cutter) use(ctx context.Context, c *seed.Chunk, data []byte) error {
 		}
 		f := t.file
 		t.file = nil
-		if err := t.b.complete(ctx, t.at, t.content(), f); err != nil {
+		if err := t.b.complete(ctx, t.at, t.content(), t.b.places(t.content()), f); err != nil {
 			return err
 		}
 		t.next++
@@ -186,13 +188,17 @@ func (t *cutter) part(c *seed.Content, offset uint64, data []byte) (bool, error)
 		if err != nil {
 			return false, err
 		}
-		t.file, t.hash = f, sha256.New()
+		t.file, t.to, t.hash = f, tree.NewSparseWriter(f), sha256.New()
 	}
 	last := c.At + uint64(c.Size)
 	from, to := max(c.At, offset), min(last, offset+uint64(len(data)))
 	p := data[from-offset : to-offset]
 	t.hash.Write(p)
-	if _, err := t.file.Write(p); err != nil {
+	_, err := t.to.Write(p)
+	if err == nil && to == last {
+		err = t.to.End()
+	}
+	if err != nil {
 		return false, t.b.at(c.Nodes[0], err)
 	}
 	if to < last {

@@ -1,15 +1,18 @@
 package assemble
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 	"github.com/ociv2-sync/ociv2-sync/seed"
@@ -71,67 +74,119 @@ func (b *builder) copySeeds(ctx context.Context) ([]int32, error) {
 	return lost, err
 }
 
-// copySeed writes one content from its seed to the files of its nodes. An
-// error that matches errSeed leaves no file behind.
+// copySeed makes the files of a content that a seed has: from objects, and what is not among
+// these from the seed. An error that matches errSeed leaves no file behind.
 func (b *builder) copySeed(ctx context.Context, at *cursor, i int32, buf []byte) error {
 	c := &b.job.Plan.Contents[i]
+	to, err := b.link(ctx, at, c)
+	if err != nil || len(to) == 0 {
+		return err
+	}
+	if err := b.copyTo(ctx, at, c, to, buf); err != nil {
+		if errors.Is(err, errSeed) {
+			if err := b.unlink(at, c, to); err != nil {
+				return err
+			}
+		}
+		return err
+	}
+	b.copied.Add(1)
+	b.copiedBytes.Add(c.Size)
+	return nil
+}
+
+// copyTo writes one content from its seed to files.
+func (b *builder) copyTo(ctx context.Context, at *cursor, c *seed.Content, to []place, buf []byte) error {
 	src, err := b.job.Plan.Seeds[c.Seed].Open(ctx, c.Path)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errSeed, err)
 	}
 	defer src.Close()
-	f, err := at.create(c.Nodes[0])
+	f, err := at.create(to[0].node)
 	if err != nil {
 		return err
 	}
 	if err := b.pour(ctx, f, src, c, buf); err != nil {
 		f.Close()
 		if !errors.Is(err, errSeed) {
-			return b.at(c.Nodes[0], err)
+			return b.at(to[0].node, err)
 		}
-		if rerr := at.remove(c.Nodes[0]); rerr != nil {
+		if rerr := at.remove(to[0].node); rerr != nil {
 			return rerr
 		}
 		return err
 	}
-	b.copied.Add(1)
-	b.copiedBytes.Add(c.Size)
-	return b.complete(ctx, at, c, f)
+	return b.complete(ctx, at, c, to, f)
 }
 
-// pour fills f with the content from src and verifies it. Where the
-// filesystem can share extents, the file is cloned first and the clone is
-// read, so that what was hashed is what stays.
+// pour fills f with the content from src and verifies it. A file is cloned, where the
+// filesystem can share blocks, or copied in the kernel; then f is read, so that what was
+// hashed is what stays.
 func (b *builder) pour(ctx context.Context, f *os.File, src io.Reader, c *seed.Content, buf []byte) error {
 	h := sha256.New()
-	from, write := src, io.Writer(f)
+	var err error
 	if file, ok := src.(*os.File); ok {
-		if fi, err := file.Stat(); err != nil || fi.Size() != c.Size {
-			return fmt.Errorf("%w: its size changed", errSeed)
-		}
-		if tree.Clone(f, file) == nil {
-			from, write = io.NewSectionReader(f, 0, c.Size), nil
-		}
+		err = b.copyFile(ctx, f, file, c.Size, h, buf)
+	} else {
+		err = stream(ctx, f, src, c.Size, h, buf)
 	}
-	var n int64
-	for n < c.Size {
+	if err == nil && seed.Digest(h.Sum(nil)) != c.Digest {
+		err = fmt.Errorf("%w: its bytes changed", errSeed)
+	}
+	return err
+}
+
+// hashStep is how much of a large file is copied before it is read again, in bytes: as long
+// as it is in memory.
+const hashStep = 4 << 20
+
+// copyFile makes the contents of f those of src and hashes them.
+func (b *builder) copyFile(ctx context.Context, f, src *os.File, size int64, h hash.Hash, buf []byte) error {
+	if fi, err := src.Stat(); err != nil || fi.Size() != size {
+		return fmt.Errorf("%w: its size changed", errSeed)
+	}
+	cloned := !b.opts.NoClone && tree.Clone(f, src) == nil
+	for at := int64(0); at < size; at += hashStep {
+		end := min(at+hashStep, size)
+		if !cloned {
+			if err := tree.Copy(ctx, f, src, at, end, b.opts.NoClone); full(err) || ctx.Err() != nil {
+				return err
+			} else if err != nil {
+				return fmt.Errorf("%w: %w", errSeed, err)
+			}
+		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		m, err := from.Read(buf[:min(int64(len(buf)), c.Size-n)])
+		// A clone is as short as a source that was cut meanwhile.
+		if n, err := io.CopyBuffer(h, io.NewSectionReader(f, at, end-at), buf); err != nil || n < end-at {
+			return fmt.Errorf("%w: it is shorter now: %w", errSeed, cmp.Or(err, io.ErrUnexpectedEOF))
+		}
+	}
+	return nil
+}
+
+// full reports whether an error of a copy is that of its destination.
+func full(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)
+}
+
+// stream writes size bytes of src to f, and leaves out blocks of zeros.
+func stream(ctx context.Context, f *os.File, src io.Reader, size int64, h hash.Hash, buf []byte) error {
+	w := tree.NewSparseWriter(f)
+	for n := int64(0); n < size; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		m, err := src.Read(buf[:min(int64(len(buf)), size-n)])
 		h.Write(buf[:m])
 		n += int64(m)
-		if write != nil && m > 0 {
-			if _, err := write.Write(buf[:m]); err != nil {
-				return err
-			}
+		if _, err := w.Write(buf[:m]); err != nil {
+			return err
 		}
-		if err != nil && (err != io.EOF || n < c.Size) {
+		if err != nil && (err != io.EOF || n < size) {
 			return fmt.Errorf("%w: %w", errSeed, err)
 		}
 	}
-	if seed.Digest(h.Sum(nil)) != c.Digest {
-		return fmt.Errorf("%w: its bytes changed", errSeed)
-	}
-	return nil
+	return w.End()
 }

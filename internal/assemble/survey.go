@@ -2,17 +2,13 @@ package assemble
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
-	"io"
 	"io/fs"
-	"os"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
-	"github.com/ociv2-sync/ociv2-sync/seed"
 )
 
 // held says what an update leaves of a node.
@@ -177,13 +173,12 @@ func (s *survey) hash(ctx context.Context) error {
 		g.Go(func() error {
 			at := s.b.cursor()
 			defer at.close()
-			buf := make([]byte, copyBuffer)
 			for nodes := range work {
 				for _, i := range nodes { // each worker writes to places of its own
 					if s.held[i] == heldNot {
 						continue
 					}
-					ok, err := s.same(ctx, at, i, buf)
+					ok, err := s.same(ctx, at, i)
 					if err != nil {
 						return err
 					}
@@ -199,7 +194,7 @@ func (s *survey) hash(ctx context.Context) error {
 }
 
 // same reports whether the file of node i has its bytes.
-func (s *survey) same(ctx context.Context, at *cursor, i int32, buf []byte) (_ bool, err error) {
+func (s *survey) same(ctx context.Context, at *cursor, i int32) (_ bool, err error) {
 	n := &s.b.job.Nodes[i]
 	d, err := at.dir(i)
 	if err != nil {
@@ -216,26 +211,13 @@ func (s *survey) same(ctx context.Context, at *cursor, i int32, buf []byte) (_ b
 	if err != nil {
 		return false, err
 	}
-	h := sha256.New()
-	if _, err := io.CopyBuffer(h, &interruptible{ctx.Err, f}, buf); err != nil {
+	digest, err := tree.Hash(ctx, f, n.Size)
+	if err != nil {
 		return false, err
 	}
 	after, err := f.Stat()
 	if err != nil {
 		return false, err
 	}
-	return seed.Digest(h.Sum(nil)) == n.Digest && after.Size() == n.Size && after.ModTime().Equal(before.ModTime()), nil
-}
-
-// interruptible is a file whose reading ends with a context.
-type interruptible struct {
-	err  func() error
-	file *os.File
-}
-
-func (r *interruptible) Read(p []byte) (int, error) {
-	if err := r.err(); err != nil {
-		return 0, err
-	}
-	return r.file.Read(p)
+	return digest == n.Digest && after.Size() == n.Size && after.ModTime().Equal(before.ModTime()), nil
 }

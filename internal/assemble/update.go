@@ -277,7 +277,7 @@ func (u *update) file(ctx context.Context, i int32, name string) error {
 	if n.Size > 0 {
 		var from *os.File
 		if from, err = u.stage.Open(content); err == nil {
-			err = errors.Join(tree.CloneOrCopy(ctx, f, from, n.Size), from.Close())
+			err = errors.Join(u.b.duplicate(ctx, f, from, n.Size), from.Close())
 		}
 	}
 	if err != nil {

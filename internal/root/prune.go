@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -68,6 +69,11 @@ func (w *Writer) Prune(ctx context.Context) ([]digest.Digest, error) {
 		}
 		blobs[d.Encoded()], blobs[t.Config.Encoded()], blobs[t.TOC.Encoded()] = true, true, true
 	}
+	if len(gone) > 0 || w.stale {
+		if err := w.pruneObjects(ctx); err != nil {
+			return gone, err
+		}
+	}
 	files, err := os.ReadDir(r.join(blobsDir))
 	if err != nil {
 		return gone, fmt.Errorf("root: %w", err)
@@ -80,6 +86,38 @@ func (w *Writer) Prune(ctx context.Context) ([]digest.Digest, error) {
 		}
 	}
 	return gone, nil
+}
+
+// pruneObjects removes the objects that no tree has.
+func (w *Writer) pruneObjects(ctx context.Context) error {
+	dirs, err := os.ReadDir(w.root.Objects())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("root: %w", err)
+	}
+	for _, d := range dirs {
+		dir := filepath.Join(w.root.Objects(), d.Name())
+		files, err := os.ReadDir(dir)
+		if err != nil {
+			return fmt.Errorf("root: %w", err)
+		}
+		for _, f := range files {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			fi, err := f.Info()
+			if err != nil {
+				return fmt.Errorf("root: %w", err)
+			}
+			if st, ok := fi.Sys().(*syscall.Stat_t); ok && st.Nlink == 1 {
+				if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
+					return fmt.Errorf("root: %w", err)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // neededTrees returns the manifests of every version of every record, those that were

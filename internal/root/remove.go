@@ -77,5 +77,6 @@ func (w *Writer) RemoveUnused(ctx context.Context) ([]digest.Digest, error) {
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return nil, err
 	}
+	w.stale = true
 	return w.Prune(ctx)
 }

@@ -33,6 +33,8 @@ const (
 	chunksDir   = "chunks.castr"
 	// catalogueDir is made by whoever has something to keep there.
 	catalogueDir = "catalogue"
+	// objectsDir likewise.
+	objectsDir = "objects"
 )
 
 var (
@@ -271,6 +273,13 @@ func (r *Root) ChunkCache() string { return r.join(chunksDir) }
 // Catalogue returns the path of the directory, which may not exist yet, for what is known
 // of seed files. It may be written to beside a writer: whoever does takes a lock there.
 func (r *Root) Catalogue() string { return r.join(catalogueDir) }
+
+// Objects returns the path of the directory, which may not exist yet, for the files that
+// trees share. Only the holder of the lock may write to it.
+func (r *Root) Objects() string { return ObjectsOf(r.path) }
+
+// ObjectsOf is Root.Objects for a path where there may be no root yet.
+func ObjectsOf(path string) string { return filepath.Join(path, objectsDir) }
 
 func (r *Root) join(names ...string) string {
 	return filepath.Join(append([]string{r.path}, names...)...)

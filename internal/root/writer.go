@@ -32,8 +32,9 @@ func (e *LockedError) Error() string {
 // Writer is the lock of a root, and with it the right to change the root. Its methods
 // may not be called at the same time.
 type Writer struct {
-	root *Root
-	lock *os.File
+	root  *Root
+	lock  *os.File
+	stale bool // a writer that died left something: objects that no tree has, maybe
 }
 
 // Lock makes the caller the writer of the root until [Writer.Unlock]; a *LockedError when
@@ -90,6 +91,7 @@ func (w *Writer) removeStale() error {
 		return fmt.Errorf("root: %w", err)
 	}
 	for _, e := range entries {
+		w.stale = true
 		if err := removeAll(w.root.join(tmpDir, e.Name())); err != nil {
 			return fmt.Errorf("root: %w", err)
 		}

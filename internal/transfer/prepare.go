@@ -38,6 +38,8 @@ type PullOptions struct {
 	// InPlace turns a Dest directory that is there into the image: what does not differ
 	// is not touched, what the image does not have is removed.
 	InPlace bool
+	// Link says how files get what is on the device already.
+	Link LinkPolicy
 	// UIDShift is added to owners and groups; only with a Dest of RootFS.
 	UIDShift uint32
 	// Lenient accepts a tree that lacks what the system did not let us restore,
@@ -87,8 +89,8 @@ type Prepared struct {
 	Plan *seed.Plan
 	// MetaRequests and MetaBytes count what was fetched to know all this.
 	MetaRequests, MetaBytes int64
-	// Disk is the space that the pull needs at its peak, in bytes, if nothing
-	// can be shared with seeds.
+	// Disk is the space that the pull needs at its peak, in bytes, at most: what it shares
+	// with what is there is left out as far as that is known.
 	Disk int64
 	// LayerSize is about what the layer of the image that is to be made has,
 	// uncompressed, in bytes; 0 if none is.
@@ -142,6 +144,9 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 	if opts.UIDShift != 0 && opts.Dest.Kind != RootFS {
 		return nil, errShift
 	}
+	if opts.Link == LinkHard && opts.Dest.Kind != "" {
+		return nil, errLink
+	}
 	if opts.InPlace {
 		if err := opts.check(); err != nil {
 			return nil, err
@@ -193,7 +198,7 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 	if opts.Dest.Kind != "" && !opts.Dest.tree() {
 		p.LayerSize = layerSize(p.tree.TOC.Nodes)
 	}
-	p.Disk = p.footprint() + p.wire()
+	p.Disk = p.footprint(ctx) + p.wire()
 	return p, nil
 }
 
@@ -295,7 +300,7 @@ func (p *Prepared) fetchBeside(ctx context.Context, early *seed.Plan, find func(
 		return err
 	}
 	p.Plan = early // for the check, which must precede the first chunk
-	p.Disk = p.footprint() + p.wire()
+	p.Disk = p.footprint(ctx) + p.wire()
 	if err := p.Check(); err != nil {
 		return err
 	}
@@ -373,11 +378,8 @@ func (p *Prepared) Check() error {
 	if p.Present {
 		return nil
 	}
-	dest, need := p.opts.Dest.Path, p.Disk
-	if !p.opts.Dest.tree() {
-		// The contents of an image wait in the root for their place in it.
-		dest = p.opts.Root
-	} else if !sameFilesystem(dest, p.opts.Root) {
+	dest, need := p.destDir(), p.Disk
+	if p.opts.Dest.tree() && !sameFilesystem(dest, p.opts.Root) {
 		if err := checkSpace(p.opts.Root, p.wire()); err != nil {
 			return err
 		}

@@ -78,7 +78,7 @@ func Pull(ctx context.Context, ref repo.Ref, opts PullOptions, announce func(*Pr
 	case opts.Dest.Kind != "":
 		out.Written, err = p.export(ctx, w, out)
 	default:
-		err = p.intoRoot(ctx, w, out)
+		err = p.intoRoot(ctx, r, w, out)
 	}
 	if err != nil {
 		return nil, err
@@ -116,7 +116,7 @@ func (p *Prepared) fetched(out *Pulled) {
 }
 
 // intoRoot builds the image in the root and shows it under its tag.
-func (p *Prepared) intoRoot(ctx context.Context, w *root.Writer, out *Pulled) (err error) {
+func (p *Prepared) intoRoot(ctx context.Context, r *root.Root, w *root.Writer, out *Pulled) (err error) {
 	ref := p.Image.Ref
 	if p.Present {
 		return w.Tag(ref.Name, rootTag(ref), p.Image.Digest, ref.String())
@@ -126,7 +126,7 @@ func (p *Prepared) intoRoot(ctx context.Context, w *root.Writer, out *Pulled) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, t.Remove()) }()
-	if err := p.build(ctx, t.Path, false, out); err != nil {
+	if err := p.intoTree(ctx, r, t.Path, out); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {

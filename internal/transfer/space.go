@@ -1,6 +1,8 @@
 package transfer
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -15,12 +17,18 @@ import (
 // blockSize is the unit in which filesystems are taken to give out space.
 const blockSize = 4096
 
-// footprint returns what the image will take on the disk beside what is there now, in bytes, if
-// nothing can be shared with seeds.
-func (p *Prepared) footprint() int64 {
-	sum := treeSpace(p.tree.TOC.Nodes)
+// footprint returns what the image will take on the disk beside what is there now, in bytes.
+func (p *Prepared) footprint(ctx context.Context) int64 {
+	const (
+		inode   = 512     // what a node takes beside its contents
+		records = 1 << 16 // manifest, config, the tag
+	)
+	sum := treeSpace(p.tree.TOC.Nodes) + inode*int64(len(p.tree.TOC.Nodes)) + records + blocks(int64(len(p.tree.Canonical)))
 	if p.opts.updates() {
-		sum -= p.inPlace()
+		return sum - p.inPlace()
+	}
+	if p.opts.Dest.Kind == "" || p.opts.Dest.tree() {
+		sum -= p.shared(ctx)
 	}
 	return sum
 }
@@ -81,25 +89,31 @@ func checkSpace(dir string, need int64) error {
 }
 
 func freeSpace(dir string) (int64, error) {
+	dir = existing(dir)
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("transfer: %w", &fs.PathError{Op: "statfs", Path: dir, Err: err})
+	}
+	return int64(min(st.Bavail, 1<<62/uint64(st.Bsize))) * st.Bsize, nil
+}
+
+// existing returns a path or, if nothing is there, the nearest directory above it that is.
+func existing(path string) string {
 	for {
-		var st unix.Statfs_t
-		err := unix.Statfs(dir, &st)
-		if err == nil {
-			return int64(min(st.Bavail, 1<<62/uint64(st.Bsize))) * st.Bsize, nil
+		_, err := os.Stat(path)
+		up := filepath.Dir(path)
+		if !errors.Is(err, fs.ErrNotExist) || up == path {
+			return path
 		}
-		up := filepath.Dir(dir)
-		if err != unix.ENOENT || up == dir {
-			return 0, fmt.Errorf("transfer: %w", &fs.PathError{Op: "statfs", Path: dir, Err: err})
-		}
-		dir = up
+		path = up
 	}
 }
 
 // sameFilesystem reports whether two paths, or the directories above them that
 // exist, lie on one filesystem.
 func sameFilesystem(a, b string) bool {
-	fa, errA := os.Stat(a)
-	fb, errB := os.Stat(b)
+	fa, errA := os.Stat(existing(a))
+	fb, errB := os.Stat(existing(b))
 	if errA != nil || errB != nil {
 		return false
 	}

@@ -77,6 +77,7 @@ func (p *Prepared) carryOut(ctx context.Context, dir string, out *Pulled,
 	}
 	defer func() { err = errors.Join(err, dest.Close()) }()
 	opts.Jobs, opts.Logger, opts.Progress = p.opts.Jobs, p.opts.Logger, p.opts.Progress
+	opts.NoClone = p.opts.Link == LinkCopy
 	out.Stats, err = run(ctx, job, dest, opts)
 	if err == nil && len(out.Stats.Unrestored) > 0 && !p.opts.Lenient {
 		err = &UnrestoredError{out.Stats.Unrestored}

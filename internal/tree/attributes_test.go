@@ -162,7 +162,7 @@ func TestSparseWriter(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := &sparseWriter{f: f}
+		w := NewSparseWriter(f)
 		for rest := data; len(rest) > 0; {
 			n, err := w.Write(rest[:min(step, len(rest))])
 			if err != nil {
@@ -170,7 +170,7 @@ func TestSparseWriter(t *testing.T) {
 			}
 			rest = rest[n:]
 		}
-		if err := errors.Join(w.end(), f.Close()); err != nil {
+		if err := errors.Join(w.End(), f.Close()); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := os.ReadFile(f.Name()); err != nil || !bytes.Equal(got, data) {

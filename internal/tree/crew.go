@@ -154,9 +154,9 @@ func (x *extractor) small(s *smallOne, data []byte) error {
 	}
 	f := &rawFile{fd: fd, dir: d.path, name: s.name}
 	if x.opts.PunchHoles {
-		w := &sparseWriter{f: f}
+		w := NewSparseWriter(f)
 		if _, err = w.Write(data); err == nil {
-			err = w.end()
+			err = w.End()
 		}
 	} else if len(data) > 0 {
 		_, err = f.WriteAt(data, 0)

@@ -348,16 +348,16 @@ func (x *extractor) contents(ctx context.Context, f *os.File, e *catar.Entry, r 
 		return nil
 	}
 	w := io.Writer(f)
-	var sparse *sparseWriter
+	var sparse *SparseWriter
 	if x.opts.PunchHoles {
-		sparse = &sparseWriter{f: f}
+		sparse = NewSparseWriter(f)
 		w = sparse
 	}
 	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{ctxReader{ctx.Err, r}}, x.buf); err != nil {
 		return err
 	}
 	if sparse != nil {
-		return sparse.end()
+		return sparse.End()
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package tree
 import (
 	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -54,12 +53,12 @@ func TestFilesystems(t *testing.T) {
 	testutil.Need(t, "casync")
 	testutil.NeedRoot(t)
 	for _, fs := range []struct {
-		name, mkfs string
-		args       []string
-		with       []string
-		prepare    func(t *testing.T, dir string)
+		name    string
+		args    []string
+		with    []string
+		prepare func(t *testing.T, dir string)
 	}{
-		{"vfat", "mkfs.vfat", nil, []string{"fat"}, func(t *testing.T, dir string) {
+		{"vfat", nil, []string{"fat"}, func(t *testing.T, dir string) {
 			f := filepath.Join(dir, "readonly")
 			write(t, f, "x")
 			chmod(t, f, 0o444)
@@ -76,7 +75,7 @@ func TestFilesystems(t *testing.T) {
 				h.Close()
 			}
 		}},
-		{"btrfs", "mkfs.btrfs", []string{"-q"}, nil, func(t *testing.T, dir string) {
+		{"btrfs", []string{"-q"}, nil, func(t *testing.T, dir string) {
 			d, err := OpenDir(dir)
 			if err != nil {
 				t.Fatal(err)
@@ -96,7 +95,7 @@ func TestFilesystems(t *testing.T) {
 			write(t, filepath.Join(dir, "compr"), "x")
 			run(t, "chattr", "+c", filepath.Join(dir, "compr"))
 		}},
-		{"xfs", "mkfs.xfs", []string{"-q"}, nil, func(t *testing.T, dir string) {
+		{"xfs", []string{"-q"}, nil, func(t *testing.T, dir string) {
 			write(t, filepath.Join(dir, "f"), "x")
 			write(t, filepath.Join(dir, "g"), "x")
 			run(t, "chattr", "-p", "4711", filepath.Join(dir, "f"))
@@ -105,7 +104,7 @@ func TestFilesystems(t *testing.T) {
 		}},
 	} {
 		t.Run(fs.name, func(t *testing.T) {
-			mount := loopMount(t, fs.name, fs.mkfs, fs.args...)
+			mount := testutil.LoopMount(t, fs.name, fs.args...)
 			dir := filepath.Join(mount, "from")
 			mkdir(t, dir)
 			fs.prepare(t, dir)
@@ -138,24 +137,4 @@ func TestFilesystems(t *testing.T) {
 			}
 		})
 	}
-}
-
-// loopMount returns a mount point of a new filesystem.
-func loopMount(t *testing.T, fs, mkfs string, args ...string) string {
-	t.Helper()
-	if _, err := exec.LookPath(mkfs); err != nil {
-		t.Skipf("no %s here", mkfs)
-	}
-	image := filepath.Join(t.TempDir(), "image")
-	write(t, image, "")
-	if err := os.Truncate(image, 320<<20); err != nil {
-		t.Fatal(err)
-	}
-	run(t, mkfs, append(args, image)...)
-	mount := t.TempDir()
-	if b, err := exec.Command("mount", "-o", "loop", "-t", fs, image, mount).CombinedOutput(); err != nil {
-		t.Skipf("cannot mount %s: %v %s", fs, err, b)
-	}
-	t.Cleanup(func() { run(t, "umount", mount) })
-	return mount
 }

@@ -8,17 +8,24 @@ import (
 // holeSize is the smallest run of zeros that becomes a hole, and its alignment.
 const holeSize = 4096
 
-// sparseWriter writes a new file and leaves out whole blocks of zeros.
-type sparseWriter struct {
-	f interface {
-		io.WriterAt
-		Truncate(size int64) error
-	}
+// SparseFile is what a SparseWriter writes to, such as an *os.File.
+type SparseFile interface {
+	io.WriterAt
+	Truncate(size int64) error
+}
+
+// SparseWriter writes a new file and leaves out blocks, and what it is given of blocks, that
+// are zeros.
+type SparseWriter struct {
+	f    SparseFile
 	off  int64
 	hole bool // the last bytes were left out
 }
 
-func (w *sparseWriter) Write(p []byte) (int, error) {
+// NewSparseWriter returns a writer to f, which is empty.
+func NewSparseWriter(f SparseFile) *SparseWriter { return &SparseWriter{f: f} }
+
+func (w *SparseWriter) Write(p []byte) (int, error) {
 	for done := 0; done < len(p); {
 		zero, n := w.run(p[done:])
 		if !zero {
@@ -34,10 +41,10 @@ func (w *sparseWriter) Write(p []byte) (int, error) {
 
 // run returns the length of the longest piece at the beginning of p that is all
 // to be left out, or all to be written.
-func (w *sparseWriter) run(p []byte) (zero bool, n int) {
+func (w *SparseWriter) run(p []byte) (zero bool, n int) {
 	for n < len(p) {
 		size := min(len(p)-n, holeSize-int(w.off+int64(n))%holeSize)
-		z := size == holeSize && isZero(p[n:n+size])
+		z := isZero(p[n : n+size]) // of a block that comes in two pieces, each may be
 		if n > 0 && z != zero {
 			break
 		}
@@ -47,8 +54,8 @@ func (w *sparseWriter) run(p []byte) (zero bool, n int) {
 	return zero, n
 }
 
-// end gives the file its length, which a hole at its end does not.
-func (w *sparseWriter) end() error {
+// End gives the file its length, which a hole at its end does not.
+func (w *SparseWriter) End() error {
 	if !w.hole {
 		return nil
 	}

@@ -2,8 +2,12 @@ package tree
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -110,6 +114,9 @@ func (s *State) Inode() [2]uint64 { return [2]uint64{uint64(s.st.Dev), s.st.Ino}
 // Links is how many names the node has.
 func (s *State) Links() int { return int(s.st.Nlink) }
 
+// Same reports whether nothing of the node was changed between two looks at it.
+func (s *State) Same(o *State) bool { return snapshotOf(&s.st) == snapshotOf(&o.st) }
+
 // Is reports whether it is the node of a TOC but for its metadata and the contents of a
 // file: of the same type, and the same target, device or size.
 func (s *State) Is(n *toc.Node) bool {
@@ -140,6 +147,26 @@ func (s *State) Has(m Meta) bool {
 		return !wanted && !managed(x.Name)
 	})
 	return slices.EqualFunc(have, m.XAttrs, func(a, b toc.XAttr) bool { return a.Name == b.Name && bytes.Equal(a.Value, b.Value) })
+}
+
+// Hash returns the SHA-256 of the rest of a file, of about size bytes.
+func Hash(ctx context.Context, f *os.File, size int64) ([sha256.Size]byte, error) {
+	h := sha256.New()
+	_, err := io.CopyBuffer(h, &interruptible{ctx.Err, f}, make([]byte, max(512, min(256<<10, size))))
+	return [sha256.Size]byte(h.Sum(nil)), err
+}
+
+// interruptible is a file whose reading ends with a context.
+type interruptible struct {
+	err  func() error
+	file *os.File
+}
+
+func (r *interruptible) Read(p []byte) (int, error) {
+	if err := r.err(); err != nil {
+		return 0, err
+	}
+	return r.file.Read(p)
 }
 
 // Allow lets the owner of the directory open and change it, whatever its mode was.
