@@ -16,6 +16,7 @@ type Cutter struct {
 
 	vector vectorTest
 	kernel kernel // its scan is nil: none
+	zeros  int    // what ZeroSize returns
 
 	pos int    // bytes of the chunk at hand that were looked at
 	h   uint32 // hash of the window bytes before pos, once pos is past the first possible cut
@@ -32,6 +33,7 @@ func NewCutter(p Params) (*Cutter, error) {
 	if all := kernels(); len(all) > 0 {
 		c.kernel = all[0]
 	}
+	c.zeros = c.zeroSize()
 	return c, nil
 }
 
@@ -41,7 +43,7 @@ func NewCutter(p Params) (*Cutter, error) {
 // again; where no more bytes come, b is the last chunk.
 func (c *Cutter) Next(b []byte) (n int, ok bool) {
 	if n, ok = c.scan(b); ok {
-		c.pos, c.h = 0, 0
+		c.Reset()
 	}
 	return n, ok
 }
@@ -55,6 +57,9 @@ func (c *Cutter) scan(b []byte) (int, bool) {
 	if c.pos == 0 {
 		if len(b) < first {
 			return 0, false
+		}
+		if len(b) >= c.zeros && IsZero(b[:c.zeros]) {
+			return c.zeros, true
 		}
 		// The hash depends on the last window bytes alone: skip to them.
 		c.pos, c.h = first, hashWindow(b[:first])

@@ -12,6 +12,7 @@ import (
 // kernel.
 func cutsOf(k kernel, b []byte, p Params, piece int) []int {
 	c := Cutter{p: p, test: newCutTest(p), vector: newVectorTest(discriminator(p)), kernel: k}
+	c.zeros = c.zeroSize()
 	var cuts []int
 	start, end := 0, 0
 	for end < len(b) {

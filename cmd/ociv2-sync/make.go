@@ -24,10 +24,11 @@ type makeOptions struct {
 	what        string
 	cache       string
 	cacheAuto   bool
+	printDigest yesNo
 }
 
 func newMakeCommand(a *app) *cobra.Command {
-	var o makeOptions
+	o := makeOptions{printDigest: true}
 	cmd := &cobra.Command{
 		Use:   "make OUTPUT [PATH]",
 		Short: "Make a casync archive or index of a directory or blob",
@@ -37,6 +38,10 @@ chunk index of that archive (.caidx), or a chunk index of the file PATH
 (.caibx). PATH is the current directory if it is not given, and of a blob standard
 input, as is -. The digest of the whole stream is printed.
 
+That digest is one long calculation, of 1 GB a second or so, while all else is done
+on all processors and holes of a blob are not even read: --print-digest=no leaves it
+out. The output is the same.
+
 With --cache, files that did not change since the index of PATH was last made with
 the same options are not read again; chunks of theirs that the store has not are
 made nevertheless. No digest is printed then. Keep the cache out of PATH.`,
@@ -44,6 +49,7 @@ made nevertheless. No digest is printed then. Keep the cache out of PATH.`,
   ociv2-sync make --store=/srv/default.castr tree.caidx /srv/tree
   ociv2-sync make --with=unix --chunk-size=128K tree.caidx /srv/tree
   ociv2-sync make disk.caibx disk.img
+  ociv2-sync make --print-digest=no sparse.caibx sparse.img
   zcat disk.img.gz | ociv2-sync make disk.caibx`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runMake(cmd, args, &o) },
@@ -55,6 +61,7 @@ made nevertheless. No digest is printed then. Keep the cache out of PATH.`,
 	f.StringVar(&o.chunkSize, "chunk-size", "auto", "`SIZE` of chunks in bytes: AVG, MIN:AVG:MAX or auto, with K, M or G")
 	f.StringVar(&o.compression, "compression", "zstd", "`COMPRESSION` of new chunks: zstd, xz or gzip")
 	f.StringVar(&o.what, "what", "", "`WHAT` to make, whatever OUTPUT ends in: archive, archive-index or blob-index")
+	f.Var(&o.printDigest, "print-digest", "compute and print the digest of the whole stream")
 	f.StringVar(&o.cache, "cache", "", "`DIR` that remembers which files make which chunks")
 	f.BoolVarP(&o.cacheAuto, "cache-auto", "c", false, "have such a directory for PATH among the caches of the user")
 	return cmd
@@ -97,7 +104,7 @@ func (a *app) runMake(cmd *cobra.Command, args []string, o *makeOptions) error {
 	if opts.Compression, err = store.ParseCompression(o.compression); err != nil {
 		return usageError{err}
 	}
-	opts.TempDir, opts.Cache = a.tempDir(), o.cache
+	opts.TempDir, opts.Cache, opts.NoDigest = a.tempDir(), o.cache, !bool(o.printDigest)
 	if o.cacheAuto && o.cache != "" {
 		return usageError{errors.New("--cache names the cache that --cache-auto would choose; one of the two")}
 	}
@@ -150,7 +157,9 @@ func (a *app) printMade(made *archive.Made, output string) error {
 		a.say("%d chunks, %d of them new, which take %s", r.Chunks, r.New, human(r.Packed))
 	}
 	if output == "-" {
-		a.say("%s", r.Digest) // standard output is the archive
+		if r.Digest != "" {
+			a.say("%s", r.Digest) // standard output is the archive
+		}
 		return nil
 	}
 	return a.print(r, func(w io.Writer) {

@@ -1,7 +1,6 @@
 package archive
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -156,10 +155,11 @@ func (w *blobWriter) inPlace() error {
 
 // scan returns the chunks of a file, as the index would have cut it.
 func (w *blobWriter) scan(f *os.File) (*caibx.Index, error) {
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, fmt.Errorf("archive: %w", err)
+	from, err := streamOf(f)
+	if err != nil {
+		return nil, err
 	}
-	r, err := ingest.Stream(w.ctx, f, ingest.Options{Params: w.x.Params, FeatureFlags: w.x.FeatureFlags})
+	r, err := ingest.Stream(w.ctx, from, ingest.Options{Params: w.x.Params, FeatureFlags: w.x.FeatureFlags})
 	if err != nil {
 		return nil, err
 	}
@@ -249,7 +249,7 @@ func (w *blobWriter) put(id chunk.ID, data []byte) error {
 		delete(w.places, id)
 		return nil
 	}
-	zero := isZero(data)
+	zero := chunk.IsZero(data)
 	for _, i := range w.places[id] {
 		off, size := w.x.Span(i)
 		if zero && w.opts.PunchHoles && w.hole(int64(off), int64(size)) {
@@ -271,7 +271,7 @@ func (w *blobWriter) write(data []byte, off int64) error {
 			// Up to the next whole block of zeros, and over it.
 			for n = 0; n < len(data); {
 				step := min(len(data)-n, holeSize-int(off+int64(n))%holeSize)
-				if step == holeSize && isZero(data[n:n+step]) {
+				if step == holeSize && chunk.IsZero(data[n:n+step]) {
 					break
 				}
 				n += step
@@ -299,10 +299,6 @@ func (w *blobWriter) hole(off, size int64) bool {
 	const how = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
 	end, err := w.out.Seek(0, io.SeekEnd)
 	return err == nil && off+size <= end && unix.Fallocate(int(w.out.Fd()), how, off, size) == nil
-}
-
-func isZero(b []byte) bool {
-	return len(b) == 0 || b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1])
 }
 
 // seed takes chunks from a file.

@@ -48,6 +48,9 @@ type MakeOptions struct {
 	// TempDir is where records of the archive wait with a cache; "" means
 	// /var/tmp.
 	TempDir string
+	// NoDigest leaves the digest of the whole stream out, which is one long
+	// calculation that no second processor can help with.
+	NoDigest bool
 	// Jobs is the number of chunks worked on at a time; 0 means GOMAXPROCS.
 	Jobs int
 	// Progress is called with the number of bytes of the stream so far.
@@ -73,8 +76,8 @@ func BlobFlags(f catar.Flags, with bool) catar.Flags {
 
 // Made is what Make made.
 type Made struct {
-	// Digest is that of the whole stream, which casync prints as well; with a
-	// cache, where neither casync nor we know it, it is zero.
+	// Digest is that of the whole stream, which casync prints as well. It is zero
+	// with NoDigest, and with a cache, where neither casync nor we know it.
 	Digest chunk.ID
 	// Size is the length of the stream in bytes.
 	Size int64
@@ -104,7 +107,7 @@ func Make(ctx context.Context, source, output string, stdout io.Writer, opts Mak
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
 	in := ingest.Options{
-		Params: opts.Params, FeatureFlags: uint64(opts.Flags), Store: st, Compression: opts.Compression, Jobs: opts.Jobs, Digest: true, Progress: opts.Progress,
+		Params: opts.Params, FeatureFlags: uint64(opts.Flags), Store: st, Compression: opts.Compression, Jobs: opts.Jobs, Digest: !opts.NoDigest, Progress: opts.Progress,
 	}
 	made := &Made{}
 	if opts.Kind == BlobIndex {
@@ -144,7 +147,11 @@ func ingestFile(ctx context.Context, name string, stdin io.Reader, opts ingest.O
 		return nil, fmt.Errorf("archive: %w", err)
 	}
 	defer f.Close()
-	return ingest.Stream(ctx, f, opts)
+	r, err := streamOf(f)
+	if err != nil {
+		return nil, err
+	}
+	return ingest.Stream(ctx, r, opts)
 }
 
 func makeArchive(ctx context.Context, source, output string, stdout io.Writer, opts MakeOptions) (*Made, error) {
@@ -152,14 +159,20 @@ func makeArchive(ctx context.Context, source, output string, stdout io.Writer, o
 	h := algorithm(opts.Flags).New()
 	err := writeOutput(output, stdout, func(w io.Writer) error {
 		n := &counter{progress: opts.Progress}
-		err := opts.encode(ctx, source, io.MultiWriter(w, h, n))
+		to := []io.Writer{w, n}
+		if !opts.NoDigest {
+			to = append(to, h)
+		}
+		err := opts.encode(ctx, source, io.MultiWriter(to...))
 		made.Size = n.n
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	made.Digest = chunk.ID(h.Sum(nil))
+	if !opts.NoDigest {
+		made.Digest = chunk.ID(h.Sum(nil))
+	}
 	return made, nil
 }
 

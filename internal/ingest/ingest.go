@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -78,6 +79,16 @@ type Count struct {
 	Bytes  int64
 }
 
+// Sparse is what a reader may be as well: it then knows of zeros without reading
+// them, and runs of them cost nothing but their entries in the index.
+type Sparse interface {
+	// Zeros returns how many of the next bytes are zeros; it may be fewer than
+	// there are.
+	Zeros() (int64, error)
+	// Skip passes over bytes that Zeros told of.
+	Skip(n int64)
+}
+
 // Stream reads r to its end, puts its chunks into the store and returns the
 // index. On error nothing is returned; chunks that were put stay, and make the
 // next attempt shorter. When ctx ends Stream returns once the Read that is under
@@ -123,7 +134,12 @@ func Stream(ctx context.Context, r io.Reader, o Options) (*Result, error) {
 		g.Go(func() error {
 			h := s.alg.New()
 			for b := range whole {
-				h.Write(b.data[:b.whole])
+				for range b.times {
+					if gctx.Err() != nil {
+						break // a run of zeros may be long
+					}
+					h.Write(b.data[:b.whole])
+				}
 				s.release(b)
 			}
 			s.result.Digest = chunk.ID(h.Sum(nil))
@@ -160,6 +176,7 @@ type batch struct {
 	data   []byte
 	whole  int      // data[:whole] are whole chunks; the rest belongs to the next batch
 	chunks [][]byte // these, one after the other
+	times  int      // how often the stream has them in a row; more than once a chunk of zeros alone
 	first  int      // the number of the first one in the stream
 	ids    []chunk.ID
 	users  atomic.Int32 // who are not yet done with it
@@ -168,9 +185,11 @@ type batch struct {
 // ingester is the state of one Stream.
 type ingester struct {
 	r        io.Reader
+	sparse   Sparse // r, if it is one
 	cutter   *chunk.Cutter
 	maxChunk int
 	alg      chunk.Algorithm
+	zeroID   func() chunk.ID // of a chunk in a run of zeros
 	progress func(int64)
 
 	batchSize int
@@ -204,6 +223,8 @@ func newIngester(r io.Reader, o Options) (*ingester, error) {
 		return nil, err
 	}
 	s.alg = s.index.Algorithm()
+	s.sparse, _ = r.(Sparse)
+	s.zeroID = sync.OnceValue(func() chunk.ID { return s.alg.Sum(make([]byte, c.ZeroSize())) })
 	if o.Store != nil {
 		var ok bool
 		if s.writer, ok = store.As[store.Writer](o.Store); !ok {
@@ -225,7 +246,6 @@ func (s *ingester) release(b *batch) {
 // cut reads the stream into batches and hands them on with their chunks marked.
 func (s *ingester) cut(ctx context.Context, send func(*batch) error) error {
 	var rest []byte // of the batch before: the chunk that it does not hold to its end
-	end := uint64(0)
 	for eof := false; !eof; {
 		var b *batch
 		select {
@@ -233,36 +253,92 @@ func (s *ingester) cut(ctx context.Context, send func(*batch) error) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		b.chunks, b.whole = b.chunks[:0], 0
-		have := copy(b.room(max(s.batchSize, len(rest)), 0), rest)
-		for len(b.chunks) == 0 && !eof {
-			if have == len(b.data) { // a chunk larger than the batch
-				b.room(min(2*have, s.maxChunk+s.batchSize), have)
-			}
-			n, err := s.fill(ctx, b.data[have:])
-			have += n
-			eof = err == io.EOF //nolint:errorlint // the bare value alone is the end
-			if err != nil && !eof {
+		b.chunks, b.whole, b.times = b.chunks[:0], 0, 1
+		zeros, err := s.run(rest)
+		switch {
+		case err != nil:
+			return err
+		case zeros > 0:
+			s.skip(b, rest, zeros)
+			rest = nil
+		default:
+			if rest, eof, err = s.read(ctx, b, rest); err != nil {
 				return err
 			}
-			s.mark(b, have, eof)
 		}
-		rest = b.data[b.whole:have]
 		if len(b.chunks) == 0 {
 			return nil // the end, and nothing left over
 		}
-		s.mu.Lock()
-		b.first = len(s.index.Chunks)
-		for _, c := range b.chunks {
-			end += uint64(len(c))
-			s.index.Chunks = append(s.index.Chunks, caibx.Chunk{End: end})
-		}
-		s.mu.Unlock()
+		s.enter(b)
 		if err := send(b); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// minRun is the number of chunks from which a run of zeros is worth a batch.
+const minRun = 2
+
+// run returns how many chunks of a run of zeros come next: rest, which was read
+// already, and what the reader tells of.
+func (s *ingester) run(rest []byte) (int, error) {
+	if s.sparse == nil {
+		return 0, nil
+	}
+	n, err := s.sparse.Zeros()
+	if err != nil || n == 0 {
+		return 0, err
+	}
+	chunks := (n + int64(len(rest))) / int64(s.cutter.ZeroSize())
+	if chunks < minRun || !chunk.IsZero(rest) {
+		return 0, nil
+	}
+	return int(chunks), nil
+}
+
+// skip makes b a run of zeros that begins with rest.
+func (s *ingester) skip(b *batch, rest []byte, chunks int) {
+	size := s.cutter.ZeroSize()
+	s.sparse.Skip(int64(chunks)*int64(size) - int64(len(rest)))
+	s.cutter.Reset()
+	b.times, b.whole = chunks, size
+	b.chunks = append(b.chunks, b.room(size, 0))
+	clear(b.data)
+}
+
+// read fills b with rest and what follows it, up to at least one chunk, and
+// returns what of b belongs to the next batch.
+func (s *ingester) read(ctx context.Context, b *batch, rest []byte) (_ []byte, eof bool, _ error) {
+	have := copy(b.room(max(s.batchSize, len(rest)), 0), rest)
+	for len(b.chunks) == 0 && !eof {
+		if have == len(b.data) { // a chunk larger than the batch
+			b.room(min(2*have, s.maxChunk+s.batchSize), have)
+		}
+		n, err := s.fill(ctx, b.data[have:])
+		have += n
+		eof = err == io.EOF //nolint:errorlint // the bare value alone is the end
+		if err != nil && !eof {
+			return nil, false, err
+		}
+		s.mark(b, have, eof)
+	}
+	return b.data[b.whole:have], eof, nil
+}
+
+// enter makes room in the index for the chunks of b.
+func (s *ingester) enter(b *batch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b.first = len(s.index.Chunks)
+	end := s.index.Size()
+	s.index.Chunks = slices.Grow(s.index.Chunks, b.times*len(b.chunks))
+	for range b.times {
+		for _, c := range b.chunks {
+			end += uint64(len(c))
+			s.index.Chunks = append(s.index.Chunks, caibx.Chunk{End: end})
+		}
+	}
 }
 
 // room makes the length of b.data n, keeping its first bytes, and returns it.

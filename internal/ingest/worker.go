@@ -16,6 +16,9 @@ type worker struct {
 	packer *store.Packer
 	packed []byte
 
+	rest    [][]byte   // the chunks of the batch that are not of zeros
+	restIDs []chunk.ID // their IDs
+
 	mine    []int      // the chunks of the batch that this worker has to care for
 	ask     []chunk.ID // their IDs
 	missing []int      // those that the store lacks
@@ -25,7 +28,7 @@ type worker struct {
 // do hashes the chunks of b and puts those that the store lacks.
 func (w *worker) do(ctx context.Context, b *batch) error {
 	b.ids = slices.Grow(b.ids[:0], len(b.chunks))[:len(b.chunks)]
-	w.alg.SumAll(b.ids, b.chunks)
+	w.sum(b)
 
 	var put Count
 	var packed int64
@@ -59,8 +62,10 @@ func (w *worker) do(ctx context.Context, b *batch) error {
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for i, id := range b.ids {
-		w.index.Chunks[b.first+i].ID = id
+	for t := range b.times {
+		for i, id := range b.ids {
+			w.index.Chunks[b.first+t*len(b.ids)+i].ID = id
+		}
 	}
 	for k, n := range w.sizes {
 		w.ingester.sizes[b.ids[w.mine[k]]] = n
@@ -68,14 +73,41 @@ func (w *worker) do(ctx context.Context, b *batch) error {
 	r := &w.result
 	r.New.Chunks += put.Chunks
 	r.New.Bytes += put.Bytes
-	r.Reused.Chunks += len(b.chunks) - put.Chunks
-	r.Reused.Bytes += int64(b.whole) - put.Bytes
+	size := int64(b.times) * int64(b.whole)
+	r.Reused.Chunks += b.times*len(b.chunks) - put.Chunks
+	r.Reused.Bytes += size - put.Bytes
 	r.Packed += packed
-	w.done += int64(b.whole)
+	w.done += size
 	if w.progress != nil {
 		w.progress(w.done)
 	}
 	return nil
+}
+
+// sum sets the IDs of b. Those of zeros are known.
+func (w *worker) sum(b *batch) {
+	size := w.cutter.ZeroSize()
+	w.rest, w.restIDs = w.rest[:0], w.restIDs[:0]
+	for i, c := range b.chunks {
+		if len(c) == size && chunk.IsZero(c) {
+			b.ids[i] = w.zeroID()
+			continue
+		}
+		w.rest = append(w.rest, c)
+	}
+	if len(w.rest) == len(b.chunks) {
+		w.alg.SumAll(b.ids, b.chunks)
+		return
+	}
+	w.restIDs = slices.Grow(w.restIDs, len(w.rest))[:len(w.rest)]
+	w.alg.SumAll(w.restIDs, w.rest)
+	k := 0
+	for i, c := range b.chunks {
+		if k < len(w.rest) && &c[0] == &w.rest[k][0] {
+			b.ids[i] = w.restIDs[k]
+			k++
+		}
+	}
 }
 
 // claim sets mine to those chunks of b that no worker has taken on yet; they are
