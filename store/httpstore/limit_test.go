@@ -19,7 +19,7 @@ func TestRateLimit(t *testing.T) {
 		for range 4 {
 			wg.Go(func() {
 				body := io.NopCloser(bytes.NewReader(make([]byte, size/4)))
-				n, err := io.Copy(io.Discard, &countingBody{ReadCloser: body, client: &Client{limiter: l}, ctx: t.Context()})
+				n, err := io.Copy(io.Discard, &countingBody{ReadCloser: body, client: &Client{limiter: l, window: newWindow(1)}, ctx: t.Context()})
 				if err != nil || n != size/4 {
 					t.Errorf("read %d bytes, %v", n, err)
 				}
