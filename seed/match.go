@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
@@ -134,6 +135,22 @@ func (s *Search) Certain(nodes []toc.Node, layout *toc.Layout) *Plan {
 	early.Contents = single
 	early.miss()
 	return early
+}
+
+// Sure leaves in the plan, which Certain made and Recut is done with, only the
+// chunks that the space has once. Of another, a seed may turn out to have a
+// further place.
+func (p *Plan) Sure(space *Space) {
+	count := make(map[chunk.ID]int, len(p.Chunks))
+	for i := range p.Chunks {
+		count[p.Chunks[i].ID] = 0
+	}
+	for i := range space.spans {
+		if n, ok := count[space.spans[i].ID]; ok {
+			count[space.spans[i].ID] = n + 1
+		}
+	}
+	p.Chunks = slices.DeleteFunc(p.Chunks, func(c Chunk) bool { return count[c.ID] > 1 })
 }
 
 // Find reads the seeds, each only for what the others are not known to have,

@@ -138,13 +138,13 @@ func (p *Plan) reseed(found []map[chunk.ID]place) {
 	}
 	for i := range p.Chunks {
 		c := &p.Chunks[i]
-		if f, ok := all[c.ID]; ok && c.Origin != Cached {
+		if f, ok := all[c.ID]; ok && (c.Origin == Fetched || c.Origin == Repeated) {
 			c.Origin, c.Seed, c.Path, c.At = Seeded, f.seed, f.path, f.at
 		}
 	}
 }
 
-// inside returns the chunks to be fetched that lie within a content. from is
+// inside returns the chunks that are not at hand and lie within a content. from is
 // what the call for the content before it in Missing returned.
 func (p *Plan) inside(c *Content, from int) (chunks []int, next int) {
 	for from < len(p.Chunks) && p.Chunks[from].Offset < c.At {
@@ -155,7 +155,7 @@ func (p *Plan) inside(c *Content, from int) (chunks []int, next int) {
 		if k.Offset+k.Size > c.At+uint64(c.Size) {
 			break
 		}
-		if k.Origin == Fetched {
+		if k.Origin == Fetched || k.Origin == Repeated {
 			chunks = append(chunks, next)
 		}
 	}

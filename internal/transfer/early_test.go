@@ -53,6 +53,13 @@ func TestPullFetchesWhileSeedsAreRead(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(tree, "fresh"), fresh, 0o644); err != nil {
 		t.Fatal(err)
 	}
+	// A part of it is in a file whose older version the seed has, which shows
+	// when that has been read.
+	for path, end := range map[string]string{filepath.Join(tree, "alib.so.2"): "new", filepath.Join(seeds, "alib.so.1"): "old"} {
+		if err := os.WriteFile(path, append(fresh[:1<<20:1<<20], end...), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	sparse(t, filepath.Join(tree, "large"), size, 1)
 	for i := range 16 {
 		sparse(t, filepath.Join(seeds, fmt.Sprint(i)), size, byte(2+i))

@@ -299,6 +299,7 @@ func (p *Prepared) fetchBeside(ctx context.Context, early *seed.Plan, find func(
 	if err := p.choose(ctx, early, space); err != nil {
 		return err
 	}
+	early.Sure(space)
 	p.Plan = early // for the check, which must precede the first chunk
 	p.Disk = p.footprint(ctx) + p.wire()
 	if err := p.Check(); err != nil {
