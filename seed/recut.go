@@ -88,12 +88,18 @@ func (p *Plan) Recut(ctx context.Context, nodes []toc.Node, space *Space, log *s
 	var kin map[string][]base
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
+	wanted := make(map[chunk.ID]bool)
+	for i := range p.Chunks {
+		if p.Chunks[i].Origin == Fetched {
+			wanted[p.Chunks[i].ID] = true
+		}
+	}
 	found := make([]map[chunk.ID]place, len(p.Missing))
 	at := 0
 	for k, m := range p.Missing {
 		c := &p.Contents[m]
 		var inside []int
-		inside, at = p.inside(c, at)
+		inside, at = p.inside(c, at, wanted)
 		if len(inside) == 0 {
 			continue
 		}
@@ -138,15 +144,15 @@ func (p *Plan) reseed(found []map[chunk.ID]place) {
 	}
 	for i := range p.Chunks {
 		c := &p.Chunks[i]
-		if f, ok := all[c.ID]; ok && (c.Origin == Fetched || c.Origin == Repeated) {
+		if f, ok := all[c.ID]; ok {
 			c.Origin, c.Seed, c.Path, c.At = Seeded, f.seed, f.path, f.at
 		}
 	}
 }
 
-// inside returns the chunks that are not at hand and lie within a content. from is
+// inside returns the chunks that are wanted and lie within a content. from is
 // what the call for the content before it in Missing returned.
-func (p *Plan) inside(c *Content, from int) (chunks []int, next int) {
+func (p *Plan) inside(c *Content, from int, wanted map[chunk.ID]bool) (chunks []int, next int) {
 	for from < len(p.Chunks) && p.Chunks[from].Offset < c.At {
 		from++
 	}
@@ -155,7 +161,7 @@ func (p *Plan) inside(c *Content, from int) (chunks []int, next int) {
 		if k.Offset+k.Size > c.At+uint64(c.Size) {
 			break
 		}
-		if k.Origin == Fetched || k.Origin == Repeated {
+		if wanted[k.ID] {
 			chunks = append(chunks, next)
 		}
 	}
