@@ -1,26 +1,19 @@
 package seed
 
 import (
-	"archive/tar"
 	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
-	"strings"
 	"sync"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
-
-	"github.com/ociv2-sync/ociv2-sync/catar"
 )
 
 // ErrUnknown means that a file or directory is nothing that is known as a seed.
@@ -46,6 +39,9 @@ type ArchiveOptions struct {
 	Jobs int
 	// Logger is told which archives were passed over and why; nil is silent.
 	Logger *slog.Logger
+	// Memory knows what archives hold from earlier runs, and learns it from this
+	// one; nil means that every archive is read.
+	Memory Memory
 }
 
 // Archive is a seed whose contents are inside archives: tar, plain or
@@ -57,8 +53,9 @@ type Archive struct {
 	opts  ArchiveOptions
 	log   *slog.Logger
 
-	mu    sync.Mutex
-	spool *spool // nil until there is something to keep
+	mu     sync.Mutex
+	spool  *spool            // nil until there is something to keep
+	places map[string]inside // of what was found and lies in a file as it is
 }
 
 // OpenArchive returns the archive at path as a seed; ErrUnknown if it does not
@@ -66,6 +63,10 @@ type Archive struct {
 func OpenArchive(path string, opts ArchiveOptions) (*Archive, error) {
 	if fi, err := os.Stat(path); err == nil && !fi.Mode().IsRegular() {
 		return nil, fmt.Errorf("seed: %s: %w: not a file", path, ErrUnknown)
+	}
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil, fmt.Errorf("seed: %w", err)
 	}
 	f, _, err := openRegular(path)
 	if err != nil {
@@ -104,7 +105,10 @@ func newArchive(name string, files []string, opts ArchiveOptions) *Archive {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Archive{name: name, files: files, opts: opts, log: log}
+	if opts.Memory == nil {
+		opts.Memory = noMemory{}
+	}
+	return &Archive{name: name, files: files, opts: opts, log: log, places: make(map[string]inside)}
 }
 
 func (a *Archive) String() string { return a.name }
@@ -125,6 +129,9 @@ func (a *Archive) Close() error {
 func (a *Archive) Open(_ context.Context, path string) (io.ReadCloser, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if in, ok := a.places[path]; ok {
+		return in.open()
+	}
 	if a.spool == nil {
 		return nil, fmt.Errorf("seed: %s: nothing of it was kept", a.name)
 	}
@@ -135,8 +142,136 @@ func (a *Archive) Open(_ context.Context, path string) (io.ReadCloser, error) {
 	return io.NopCloser(r), nil
 }
 
-// Find implements [Seed]: it reads every archive once.
+// Find implements [Seed]: it reads every archive of which is not known what it
+// holds, once.
 func (a *Archive) Find(ctx context.Context, want *Wanted, found func(Digest, string)) error {
+	read, err := a.look(ctx, want, found, func(int64) {})
+	if err != nil {
+		return err
+	}
+	return read(ctx)
+}
+
+// look implements looker: of an archive that is remembered, and of one with a
+// table of contents, all is known, of a plain tar the sizes.
+func (a *Archive) look(ctx context.Context, want *Wanted, found func(Digest, string), unread func(int64)) (func(context.Context) error, error) {
+	scan := a.opts.Memory.Scan(a.name)
+	var jobs []func(context.Context) error
+	whole := true
+	for _, path := range a.files {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		known, err := a.recall(scan, path)
+		switch {
+		case err != nil:
+			a.pass(path, err)
+			whole = whole && errors.Is(err, fs.ErrNotExist)
+			continue
+		case known != nil:
+			if job := a.take(path, known, want, found); job != nil {
+				unread(0)
+				jobs = append(jobs, job)
+			}
+			continue
+		}
+		if needed, err := a.foresee(path, want, unread); err != nil {
+			a.pass(path, err)
+		} else if needed {
+			jobs = append(jobs, func(ctx context.Context) error { return a.read(ctx, scan, path, want, found, nil) })
+		}
+	}
+	if whole {
+		scan.Done()
+	}
+	return func(ctx context.Context) error { return a.run(ctx, jobs) }, nil
+}
+
+// recall returns what is known of an archive without reading it through; nil if
+// nothing is.
+func (a *Archive) recall(scan Scan, path string) ([]member, error) {
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	if list, ok := scan.RecallList(path, fi); ok {
+		if members, err := parseList(list); err == nil {
+			return members, nil
+		}
+	}
+	f, fi, err := openRegular(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return tableOf(f, fi.Size()), nil
+}
+
+// take takes what is wanted of the contents of an archive. What does not lie in
+// it as it is, the job that it returns gets out; nil if there is nothing to do.
+func (a *Archive) take(path string, members []member, want *Wanted, found func(Digest, string)) func(context.Context) error {
+	only := make(map[string]Digest)
+	for _, m := range members {
+		if !want.HasSize(m.size) || !want.Take(m.digest, m.size) {
+			continue
+		}
+		at := m.path(path)
+		if m.plain() {
+			a.place(at, m.inside(path))
+		} else {
+			only[at] = m.digest
+		}
+		found(m.digest, at)
+	}
+	if len(only) == 0 || a.opts.SpoolDir == "" {
+		return nil
+	}
+	return func(ctx context.Context) error { return a.read(ctx, noMemory{}, path, &Wanted{}, nil, only) }
+}
+
+// place remembers where a content lies that was found.
+func (a *Archive) place(at string, in inside) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.places[at] = in
+}
+
+// anySize stands for the sizes of files of which they are not known.
+const anySize = -1
+
+// foresee reports whether an archive has to be read, and calls unread with what
+// is known of the sizes in it.
+func (a *Archive) foresee(path string, want *Wanted, unread func(int64)) (needed bool, err error) {
+	f, fi, err := openRegular(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	kind, err := sniff(bufio.NewReaderSize(f, sniffSize))
+	switch {
+	case err != nil || kind == other:
+		return false, err
+	case kind != tarStream:
+		unread(anySize)
+		return true, nil
+	}
+	meet := func(size int64) {
+		if size == anySize || want.HasSize(size) {
+			needed = true
+			unread(size)
+		}
+	}
+	// One that is cut short has what comes before.
+	_ = tarSizes(io.NewSectionReader(f, 0, fi.Size()), true, meet)
+	return needed, nil
+}
+
+// run runs jobs, several at a time, with a spool if the contents that they find
+// are to be kept.
+func (a *Archive) run(ctx context.Context, jobs []func(context.Context) error) error {
+	if len(jobs) == 0 {
+		return nil
+	}
 	if a.opts.SpoolDir != "" {
 		a.mu.Lock()
 		var err error
@@ -150,235 +285,74 @@ func (a *Archive) Find(ctx context.Context, want *Wanted, found func(Digest, str
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(a.opts.Jobs)
-	for _, path := range a.files {
-		g.Go(func() error {
-			s := &archiveScan{a: a, want: want, found: found, buf: make([]byte, spoolBuffer)}
-			err := s.file(ctx, path)
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if errors.Is(err, errSpool) {
-				return err
-			}
-			if err != nil && !errors.Is(err, errEnough) {
-				// What was found in it so far is good.
-				a.log.Warn("rest of a seed archive passed over", "seed", a.name, "file", path, "reason", err)
-			}
-			return nil
-		})
+	for _, job := range jobs {
+		g.Go(func() error { return job(ctx) })
 	}
 	return g.Wait()
 }
 
-// errEnough ends the reading of an archive when nothing more is wanted.
-var errEnough = errors.New("nothing more is wanted")
-
-// archiveScan reads one archive.
-type archiveScan struct {
-	a     *Archive
-	want  *Wanted
-	found func(Digest, string)
-	buf   []byte
-}
-
-func (s *archiveScan) file(ctx context.Context, path string) error {
-	f, _, err := openRegular(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return s.stream(ctx, &bounded{r: f, stopped: ctx.Err, left: archiveLimit}, path, true)
-}
-
-// stream reads a stream of a kind that it finds out. What is none of those that
-// are known is not read further. outer says that the archives in it are read too.
-func (s *archiveScan) stream(ctx context.Context, r io.Reader, path string, outer bool) error {
-	br := bufio.NewReaderSize(r, 64<<10)
-	kind, err := sniff(br)
-	if err != nil {
-		return err
-	}
-	var plain io.Reader
-	switch kind {
-	case gzipStream:
-		gz, err := gzip.NewReader(br)
-		if err != nil {
-			return err
-		}
-		plain = gz
-	case zstdStream:
-		d, err := zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow))
-		if err != nil {
-			return err
-		}
-		defer d.Close()
-		plain = d
-	case tarStream:
-		return s.tar(ctx, br, path, outer)
-	case catarStream:
-		return s.catar(br, path)
-	default:
-		return nil // a manifest, or a blob that is no layer
-	}
-	br = bufio.NewReaderSize(&bounded{r: plain, stopped: ctx.Err, left: archiveLimit}, 64<<10)
-	switch kind, err = sniff(br); {
-	case err != nil:
-		return err
-	case kind == tarStream:
-		return s.tar(ctx, br, path, outer)
-	case kind == catarStream:
-		return s.catar(br, path)
-	}
-	return nil
-}
-
-// layerName is what oci-archive and docker-archive call layers.
-var layerName = regexp.MustCompile(`^(\./)?(blobs/sha256/[0-9a-f]{64}|[0-9a-f]{64}\.tar|[0-9a-f]{64}/layer\.tar)$`)
-
-func (s *archiveScan) tar(ctx context.Context, r io.Reader, path string, outer bool) error {
-	tr := tar.NewReader(r)
-	for n := 0; ; n++ {
-		h, err := tr.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		at := fmt.Sprintf("%s#%d", path, n)
-		switch {
-		case h.Typeflag != tar.TypeReg:
-		case outer && layerName.MatchString(h.Name):
-			err := s.stream(ctx, tr, at, false)
-			if errors.Is(err, errEnough) || errors.Is(err, errSpool) || ctx.Err() != nil {
-				return err
-			}
-			if err != nil {
-				s.a.log.Warn("rest of a seed archive passed over", "seed", s.a.name, "file", h.Name, "reason", err)
-			}
-		default:
-			if err := s.content(tr, h.Size, filepath.Base(h.Name), at); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-func (s *archiveScan) catar(r io.Reader, path string) error {
-	cr := catar.NewReader(r)
-	for n := 0; ; n++ {
-		e, err := cr.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if e.Mode&0o170000 != 0o100000 {
-			continue
-		}
-		if err := s.content(cr, int64(e.Size), e.Name, fmt.Sprintf("%s#%d", path, n)); err != nil {
-			return err
-		}
-	}
-}
-
-// content looks at one content of size bytes.
-func (s *archiveScan) content(r io.Reader, size int64, name, at string) error {
-	if s.want.Left() == 0 {
-		return errEnough
-	}
-	if size <= 0 || !s.want.HasSize(size) {
+// read reads one archive: for what is wanted, or for the contents of only, which
+// are known to be in it.
+func (a *Archive) read(ctx context.Context, scan Scan, path string, want *Wanted, found func(Digest, string), only map[string]Digest) error {
+	if only == nil && want.Left() == 0 {
 		return nil
 	}
-	d, keep, err := s.a.spool.take(r, size, s.buf)
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+	_, forgets := scan.(noMemory)
+	s := &archiveScan{a: a, want: want, found: found, only: only, learn: !forgets, buf: make([]byte, spoolBuffer)}
+	err := s.file(ctx, scan, path)
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
-	if !s.want.Take(d, size) {
-		return keep("")
-	}
-	if err := keep(at); err != nil {
+	if errors.Is(err, errSpool) {
 		return err
 	}
-	s.found(d, at)
+	if err != nil && !errors.Is(err, errEnough) {
+		// What was found in it so far is good.
+		a.pass(path, err)
+	}
 	return nil
 }
 
-// streamKind is what a stream is.
-type streamKind uint8
-
-const (
-	other streamKind = iota
-	gzipStream
-	zstdStream
-	tarStream
-	catarStream
-)
-
-// sniff tells what a stream is from its beginning, which stays to be read.
-func sniff(br *bufio.Reader) (streamKind, error) {
-	b, err := br.Peek(sniffSize)
-	if err != nil && err != io.EOF {
-		return other, err
-	}
-	switch {
-	case len(b) >= 16 && binary.LittleEndian.Uint64(b[8:]) == catarEntry:
-		return catarStream, nil
-	case len(b) >= 262 && strings.HasPrefix(string(b[257:]), "ustar"):
-		return tarStream, nil
-	case len(b) >= 3 && b[0] == 0x1f && b[1] == 0x8b && b[2] == 8:
-		return gzipStream, nil
-	case len(b) >= 4 && (string(b[:4]) == "\x28\xb5\x2f\xfd" || b[0]&0xf0 == 0x50 && string(b[1:4]) == "\x2a\x4d\x18"):
-		return zstdStream, nil
-	case len(b) == sniffSize && isOldTar(b):
-		return tarStream, nil
-	}
-	return other, nil
+// pass logs an archive that is of no further use.
+func (a *Archive) pass(path string, err error) {
+	a.log.Warn("rest of a seed archive passed over", "seed", a.name, "file", path, "reason", err)
 }
 
-// catarEntry is the type of the record that a catar begins with
-// (docs/format/catar.md).
-const catarEntry = 0x1396fabcea5bbb51
-
-// isOldTar reports whether b is a header of the tar of Unix V7, which has no
-// magic: its checksum is right.
-func isOldTar(b []byte) bool {
-	var sum, want int
-	for i, c := range b {
-		if i >= 148 && i < 156 {
-			c = ' '
-		}
-		sum += int(c)
+// index implements indexer.
+func (a *Archive) index(ctx context.Context) (Indexed, error) {
+	var out Indexed
+	scan := a.opts.Memory.Scan(a.name)
+	var mu sync.Mutex
+	var jobs []func(context.Context) error
+	for _, path := range a.files {
+		jobs = append(jobs, func(ctx context.Context) error {
+			known, err := a.recall(scan, path)
+			if err != nil {
+				a.pass(path, err)
+				return nil
+			}
+			read := known == nil
+			if read {
+				s := &archiveScan{a: a, want: &Wanted{}, learn: true, buf: make([]byte, spoolBuffer)}
+				err = s.file(ctx, scan, path)
+				known = s.members
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for _, m := range known {
+				out.Files++
+				out.Bytes += m.size
+				if read {
+					out.Read++
+					out.ReadBytes += m.size
+				}
+			}
+			if err != nil && ctx.Err() == nil {
+				a.pass(path, err)
+			}
+			return ctx.Err()
+		})
 	}
-	digits := strings.Trim(string(b[148:156]), " \x00")
-	if digits == "" {
-		return false
-	}
-	for _, c := range digits {
-		if c < '0' || c > '7' {
-			return false
-		}
-		want = want<<3 | int(c-'0')
-	}
-	return sum == want
-}
-
-// bounded is a reader that ends with an error after left bytes, and when
-// stopped says so.
-type bounded struct {
-	r       io.Reader
-	stopped func() error
-	left    int64
-}
-
-func (b *bounded) Read(p []byte) (int, error) {
-	if err := b.stopped(); err != nil {
-		return 0, err
-	}
-	n, err := b.r.Read(p)
-	if b.left -= int64(n); b.left < 0 {
-		return 0, fmt.Errorf("more than %d bytes", int64(archiveLimit))
-	}
-	return n, err
+	err := a.run(ctx, jobs)
+	return out, err
 }

@@ -143,7 +143,7 @@ func TestArchivesOfferTheirContents(t *testing.T) {
 // A plan keeps nothing, and finds the same.
 func TestArchiveWithoutSpool(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "archive")
-	if err := os.WriteFile(path, []byte(tarOf(t, "a", "content one", "b", large)), 0o644); err != nil {
+	if err := os.WriteFile(path, []byte(gzipOf(t, tarOf(t, "a", "content one", "b", large))), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	a := archiveAt(t, path, "")

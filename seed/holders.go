@@ -251,6 +251,9 @@ func (s *blobSeed) look(_ context.Context, want *Wanted, found func(Digest, stri
 	}
 	unread(fi.Size())
 	return func(ctx context.Context) error {
+		if !want.HasSize(fi.Size()) {
+			return nil
+		}
 		d, err := hashFile(ctx, scan, s.path, fi.Size(), make([]byte, 256<<10))
 		if err == nil {
 			take(d)

@@ -26,7 +26,8 @@ func Match(ctx context.Context, nodes []toc.Node, seeds []Seed, log *slog.Logger
 // looker is a seed that knows what it has to read before it reads it.
 type looker interface {
 	// look reports what the seed is known to hold, as Find does, and calls
-	// unread with the size of every file that may hold more. read reads those
+	// unread with the size of every file that may hold more, with anySize where
+	// that is not known, and with 0 if read has to do something else. read reads those
 	// files and reports the rest.
 	look(ctx context.Context, want *Wanted, found func(Digest, string), unread func(size int64)) (read func(context.Context) error, err error)
 }
@@ -85,7 +86,10 @@ func Look(ctx context.Context, nodes []toc.Node, seeds []Seed, log *slog.Logger)
 			s.reads = append(s.reads, read{sd, func(ctx context.Context) error { return sd.Find(ctx, &s.want, found) }})
 			continue
 		}
-		find, err := l.look(ctx, &s.want, found, func(size int64) { s.sizes[size] = struct{}{} })
+		find, err := l.look(ctx, &s.want, found, func(size int64) {
+			s.blind = s.blind || size == anySize
+			s.sizes[size] = struct{}{}
+		})
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -156,10 +160,9 @@ func (p *Plan) Sure(space *Space) {
 // Find reads the seeds, each only for what the others are not known to have,
 // and returns the plan.
 func (s *Search) Find(ctx context.Context) (*Plan, error) {
+	// Also where nothing is wanted any more: what was found may have to be got out
+	// of archives.
 	for _, r := range s.reads {
-		if s.want.Left() == 0 {
-			break
-		}
 		err := r.find(ctx)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()

@@ -30,6 +30,12 @@ type Scan interface {
 	// or so recently that a later change might not show, is not remembered.
 	Learn(path string, before, after os.FileInfo, started time.Time, d Digest)
 
+	// RecallList and LearnList are Recall and Learn for the list of what is
+	// inside the archive at path: bytes that are given back as they were. They
+	// and a digest of the same file do not know of each other.
+	RecallList(path string, fi os.FileInfo) ([]byte, bool)
+	LearnList(path string, before, after os.FileInfo, started time.Time, list []byte)
+
 	// Done says that every file of the tree has been asked for: what is known
 	// from earlier walks through it and was not met is gone.
 	Done()
@@ -41,4 +47,7 @@ type noMemory struct{}
 func (noMemory) Scan(string) Scan                                          { return noMemory{} }
 func (noMemory) Recall(string, os.FileInfo) (Digest, bool)                 { return Digest{}, false }
 func (noMemory) Learn(string, os.FileInfo, os.FileInfo, time.Time, Digest) {}
-func (noMemory) Done()                                                     {}
+func (noMemory) RecallList(string, os.FileInfo) ([]byte, bool)             { return nil, false }
+func (noMemory) LearnList(string, os.FileInfo, os.FileInfo, time.Time, []byte) {
+}
+func (noMemory) Done() {}

@@ -156,7 +156,7 @@ const seedHelp = `A seed is recognised by what it is:
   any other directory, as a tree of files
 KIND: says what to take it for: dir, images, root, oci, archive, blob, store,
 containers-storage, docker or containerd. Seeds are read only. Contents found in
-archives wait in the root, which needs the space for them.`
+compressed archives wait in the root, which needs the space for them.`
 
 type pullOptions struct {
 	pullFlags

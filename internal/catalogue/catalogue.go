@@ -58,7 +58,8 @@ type Catalogue struct {
 	seen  []uint64 // bit set: the old entry's file was met, and looked as it did
 	done  map[uint32]bool
 	fresh map[fileKey]entry
-	fses  map[uint64]uint64 // by device number; 0: it cannot be identified
+	fses  map[uint64]uint64      // by device number; 0: it cannot be identified
+	lists map[seed.Digest][]byte // that Save is to write, by their digests
 }
 
 type fileKey struct{ fs, inode uint64 }
@@ -69,6 +70,7 @@ func Open(dir string, o Options) (*Catalogue, error) {
 	c := &Catalogue{
 		dir: dir, now: o.Now, boot: bootID(),
 		done: make(map[uint32]bool), fresh: make(map[fileKey]entry), fses: make(map[uint64]uint64),
+		lists: make(map[seed.Digest][]byte),
 	}
 	if c.now == nil {
 		c.now = time.Now
@@ -164,17 +166,24 @@ func lookOf(fi os.FileInfo) (l look, dev, inode uint64, ok bool) {
 }
 
 func (s *scan) Recall(path string, fi os.FileInfo) (seed.Digest, bool) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.recall(path, fi, 0)
+}
+
+// recall looks a record up: one of the file itself, or, with listBit, of the list
+// of what is in it.
+func (s *scan) recall(path string, fi os.FileInfo, kind uint64) (seed.Digest, bool) {
 	l, dev, inode, ok := lookOf(fi)
 	if !ok {
 		return seed.Digest{}, false
 	}
 	c := s.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	fsID, ok := c.filesystem(path, dev)
 	if !ok {
 		return seed.Digest{}, false
 	}
+	fsID ^= kind
 	if e, ok := c.fresh[fileKey{fsID, inode}]; ok && e.look == l {
 		return e.sum, true
 	}
@@ -191,29 +200,36 @@ func (s *scan) Recall(path string, fi os.FileInfo) (seed.Digest, bool) {
 }
 
 func (s *scan) Learn(path string, before, after os.FileInfo, started time.Time, d seed.Digest) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.learn(path, before, after, started, d, 0)
+}
+
+// learn makes a record, and reports whether it may.
+func (s *scan) learn(path string, before, after os.FileInfo, started time.Time, d seed.Digest, kind uint64) bool {
 	l, dev, inode, ok := lookOf(before)
 	if !ok {
-		return
+		return false
 	}
 	if now, dev2, inode2, ok := lookOf(after); !ok || now != l || dev2 != dev || inode2 != inode {
-		return
+		return false
 	}
 	// Only nearness matters: a change that comes shows another time than one
 	// that is far away from now, be it in the past or, after the clock was set
 	// back, in the future.
 	for _, t := range []int64{l.mtime, l.ctime} {
 		if started.Sub(time.Unix(0, t)).Abs() < racy {
-			return
+			return false
 		}
 	}
 	c := s.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	fsID, ok := c.filesystem(path, dev)
 	if !ok {
-		return
+		return false
 	}
+	fsID ^= kind
 	c.fresh[fileKey{fsID, inode}] = entry{fs: fsID, inode: inode, look: l, tree: s.tree, used: c.day(), sum: d}
+	return true
 }
 
 func (s *scan) Done() {
@@ -250,14 +266,21 @@ func (c *Catalogue) Save() (err error) {
 	for _, e := range c.fresh {
 		fresh = append(fresh, e)
 	}
+	if err := c.writeLists(); err != nil {
+		return err
+	}
 	f, err := durable.Create(path, 0o600)
 	if err != nil {
 		return fmt.Errorf("catalogue: %w", err)
 	}
-	if err := current.merge(fresh, c.keep).write(f); err != nil {
+	merged := current.merge(fresh, c.keep)
+	if err := merged.write(f); err != nil {
 		return errors.Join(fmt.Errorf("catalogue: %w", err), f.Close())
 	}
-	return f.Commit()
+	if err := f.Commit(); err != nil {
+		return err
+	}
+	return c.pruneLists(merged)
 }
 
 // state says what became of the entry i of the old table.

@@ -365,3 +365,78 @@ func (s settled) Scan(dir string) seed.Scan { return settledScan{s.Catalogue.Sca
 func (s settledScan) Learn(path string, before, after os.FileInfo, _ time.Time, d seed.Digest) {
 	s.Scan.Learn(path, before, after, later(), d)
 }
+
+func (s settledScan) LearnList(path string, before, after os.FileInfo, _ time.Time, list []byte) {
+	s.Scan.LearnList(path, before, after, later(), list)
+}
+
+// The list of what is inside an archive is kept beside the digest of the archive
+// itself, as long as the archive is, and no longer than it looks the same.
+func TestLists(t *testing.T) {
+	dir, tree := filepath.Join(t.TempDir(), "catalogue"), t.TempDir()
+	path := filepath.Join(tree, "a.tar")
+	aged(t, path, "archive")
+	list := []byte("what is in it")
+	lists := func() int {
+		t.Helper()
+		entries, err := os.ReadDir(filepath.Join(dir, listsName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	look := func(c *Catalogue) (seed.Scan, os.FileInfo) {
+		t.Helper()
+		fi, err := os.Lstat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return settled{c}.Scan(tree), fi
+	}
+	c := open(t, dir)
+	s, fi := look(c)
+	s.LearnList(path, fi, fi, time.Time{}, list)
+	s.Learn(path, fi, fi, time.Time{}, seed.Digest{1})
+	save(t, c)
+
+	c = open(t, dir)
+	s, fi = look(c)
+	if b, ok := s.RecallList(path, fi); !ok || string(b) != string(list) {
+		t.Errorf("list %q, %t", b, ok)
+	}
+	if d, ok := s.Recall(path, fi); !ok || d != (seed.Digest{1}) {
+		t.Errorf("digest %x, %t", d, ok)
+	}
+	s.Done()
+	save(t, c)
+	if n := lists(); n != 1 {
+		t.Errorf("%d lists", n)
+	}
+
+	// A list that is damaged is none.
+	entries, err := os.ReadDir(filepath.Join(dir, listsName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, listsName, entries[0].Name()), []byte("what is not"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c = open(t, dir)
+	s, fi = look(c)
+	if b, ok := s.RecallList(path, fi); ok {
+		t.Errorf("damaged list %q", b)
+	}
+
+	// Of an archive that changed there is none, and in the end it is removed.
+	aged(t, path, "another archive")
+	c = open(t, dir)
+	s, fi = look(c)
+	if b, ok := s.RecallList(path, fi); ok {
+		t.Errorf("list of another archive %q", b)
+	}
+	s.Done()
+	save(t, c)
+	if n := lists(); n != 0 {
+		t.Errorf("%d lists are left", n)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -70,10 +71,19 @@ func TestPullFetchesWhileSeedsAreRead(t *testing.T) {
 	server := testutil.StartNginx(t, filepath.Join(work, "repo"))
 	ref := parseRef(t, server.URL+"/app:1")
 
+	archive := filepath.Join(work, "seed.tar")
+	if out, err := exec.CommandContext(t.Context(), "tar", "-C", seeds, "-cf", archive, "alib.so.1", "1").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
 	for name, c := range map[string]struct {
+		seed   string
 		budget int64
 		early  bool
-	}{"without a budget": {-1, true}, "with a budget": {1 << 30, false}} {
+	}{
+		"without a budget": {seeds, -1, true},
+		"with a budget":    {seeds, 1 << 30, false},
+		"archive":          {archive, -1, true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			client := httpstore.NewClient(httpstore.Options{})
 			defer client.Close()

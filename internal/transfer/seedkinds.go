@@ -215,11 +215,15 @@ func (o *seedOpener) engine(e engine, path string) error {
 }
 
 func (o *seedOpener) archive(path string) error {
-	return o.add(seed.OpenArchive(path, seed.ArchiveOptions{SpoolDir: o.spool, Logger: o.log}))
+	return o.add(seed.OpenArchive(path, o.archives()))
 }
 
 func (o *seedOpener) layout(path string) error {
-	return o.add(seed.OpenLayout(path, seed.ArchiveOptions{SpoolDir: o.spool, Logger: o.log}))
+	return o.add(seed.OpenLayout(path, o.archives()))
+}
+
+func (o *seedOpener) archives() seed.ArchiveOptions {
+	return seed.ArchiveOptions{SpoolDir: o.spool, Logger: o.log, Memory: o.memory}
 }
 
 func (o *seedOpener) store(path string) error {
