@@ -103,7 +103,7 @@ separated by colons; OCIV2_SYNC_HEADER one header a line.
 		newGCCommand, newVerifyCommand, newRepairCommand,
 		newDeltaCommand, newPushCommand, newPullCommand, newPlanCommand, newWhyCommand, newImagesCommand,
 		newRollbackCommand, newRmCommand, newSeedCommand, newServeCommand, newConvertCommand,
-		newInspectCommand, newLsCommand,
+		newInspectCommand, newLsCommand, newBundleCommand,
 	} {
 		cmd.AddCommand(finish(add(a)))
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/bundle"
 	"github.com/ociv2-sync/ociv2-sync/internal/casyncproto"
 	"github.com/ociv2-sync/ociv2-sync/internal/durable"
+	"github.com/ociv2-sync/ociv2-sync/internal/offline"
 	"github.com/ociv2-sync/ociv2-sync/internal/registry"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/root"
@@ -81,6 +82,7 @@ func advice(err error) string {
 		text   string
 	}{
 		{durable.ErrOccupied, "choose another directory, or --replace this one"},
+		{offline.ErrLacks, "the bundle was made for devices that have more; pull from the repository"},
 		{tree.ErrMounted, "unmount it, or choose another directory"},
 		{repo.ErrOutside, "--allow-store accepts it, if you trust it"},
 		{transfer.ErrBudget, "raise --max-bytes, or add a --seed that has more of the image"},
@@ -116,7 +118,7 @@ func exitCode(err error) int {
 		{exitSpace, []error{transfer.ErrSpace, syscall.ENOSPC, syscall.EDQUOT}},
 		{exitNetwork, []error{store.ErrNetwork, registry.ErrNetwork}},
 		{exitCorrupt, []error{
-			archive.ErrDamaged, casyncproto.ErrProtocol, store.ErrCorrupt, store.ErrTooLarge, root.ErrCorrupt, delta.ErrMalformed, delta.ErrContent, assemble.ErrDelta, caibx.ErrMalformed, catar.ErrMalformed, catar.ErrUnsupported,
+			archive.ErrDamaged, offline.ErrMalformed, casyncproto.ErrProtocol, store.ErrCorrupt, store.ErrTooLarge, root.ErrCorrupt, delta.ErrMalformed, delta.ErrContent, assemble.ErrDelta, caibx.ErrMalformed, catar.ErrMalformed, catar.ErrUnsupported,
 			toc.ErrInvalid, toc.ErrContent, seed.ErrSpace, repo.ErrMalformed, repo.ErrMismatch, repo.ErrOutside, assemble.ErrContent, bundle.ErrConfig,
 			translate.ErrMalformed, translate.ErrMismatch, translate.ErrLimit, translate.ErrUnsupported,
 		}},

@@ -23,7 +23,7 @@ are exact. Nothing but metadata is transferred. Nothing is changed but the root'
 catalogue, so that seed files that were read to plan are not read again.`,
 		Example: `  ociv2-sync plan --seed /srv/app-v1 https://images.example/app:v2
   ociv2-sync plan --json --seed /srv/app https://images.example/app:v2 | jq .total.wireBytes`,
-		Args: cobra.RangeArgs(1, 2),
+		Args: o.imageArgs,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.withPlan(cmd, args, &o, a.printPlan) },
 	}
 	o.add(cmd)

@@ -27,12 +27,14 @@ type pullFlags struct {
 
 	inPlace bool // see addPlace
 	link    linkPolicy
+	bundle  string
 }
 
 // addPlace adds the flags that say how files get to where they are to be.
 func (f *pullFlags) addPlace(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.BoolVar(&f.inPlace, "in-place", false, "turn rootfs:DIR or bundle:DIR, if it has something else, into the image, and leave alone what does not differ")
+	fl.StringVar(&f.bundle, "from-bundle", "", "`FILE`, made by ociv2-sync bundle, to take the image from, in place of a repository")
 	fl.Var(&f.link, "link", "`HOW` files get what is there: reflink, sharing blocks where the filesystem can; hard, as hard links between images of the root; copy; auto, reflink or hard")
 }
 
@@ -106,6 +108,10 @@ func (f *pullFlags) common(a *app, cmd *cobra.Command) transfer.PullOptions {
 // options returns what the flags and the arguments mean.
 func (f *pullFlags) options(a *app, cmd *cobra.Command, args []string) (repo.Ref, transfer.PullOptions, error) {
 	opts := f.common(a, cmd)
+	if f.bundle != "" {
+		ref, err := f.fromBundle(&opts, args)
+		return ref, opts, err
+	}
 	ref, err := repo.ParseRef(args[0])
 	if err != nil {
 		return ref, opts, err
@@ -201,10 +207,11 @@ REPO is a directory or an http(s) URL. NAME is the last component of the path, o
 all that follows // where it contains a slash.` + casyncHelp,
 		Example: `  ociv2-sync pull --seed /srv/app-v1 https://images.example/app:v2
   ociv2-sync pull --max-bytes 20M https://images.example/app:v2
-  ociv2-sync pull https://images.example//team/app:v2 rootfs:/srv/app --in-place`,
-		Args: casyncArgs(cobra.RangeArgs(1, 2)),
+  ociv2-sync pull https://images.example//team/app:v2 rootfs:/srv/app --in-place
+  ociv2-sync pull --from-bundle /media/usb/app-v2.bundle`,
+		Args: casyncArgs(o.imageArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if args[0] == "-" {
+			if len(args) > 0 && args[0] == "-" {
 				return a.runFarSide(cmd.Context(), archive.ServePull, args, archive.Anywhere())
 			}
 			return a.runPull(cmd, args, &o)

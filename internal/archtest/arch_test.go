@@ -49,6 +49,7 @@ var edges = map[string][]string{
 	"internal/repo":      {"chunk", "caibx", "catar", "toc", "store", "store/httpstore", "translate", "internal/durable"},
 	"internal/root":      {"internal/durable"},
 	"internal/objects":   {"toc", "internal/tree"},
+	"internal/offline":   {"chunk", "store", "internal/repo"},
 	"internal/assemble":  {"chunk", "caibx", "toc", "store", "seed", "delta", "internal/objects", "internal/tree"},
 
 	"internal/casyncproto": {"chunk", "caibx", "store"},
@@ -57,7 +58,7 @@ var edges = map[string][]string{
 	"internal/stores":      {"store", "store/filestore", "store/httpstore", "store/local", "store/sftpstore", "store/sshstore", "internal/repo"},
 	"internal/sftpserve":   {},
 	"internal/archive":     {"chunk", "caibx", "catar", "store", "store/httpstore", "store/local", "internal/assemble", "internal/casyncproto", "internal/durable", "internal/ingest", "internal/pipe", "internal/stores", "internal/tree", "store/sshstore"},
-	"internal/transfer":    {"chunk", "caibx", "catar", "toc", "store", "store/httpstore", "store/local", "seed", "delta", "translate", "internal/assemble", "internal/bundle", "internal/catalogue", "internal/durable", "internal/ingest", "internal/objects", "internal/ocidest", "internal/ocisrc", "internal/pipe", "internal/registry", "internal/repo", "internal/root", "internal/stores", "internal/tree", "store/sshstore"},
+	"internal/transfer":    {"chunk", "caibx", "catar", "toc", "store", "store/httpstore", "store/local", "seed", "delta", "translate", "internal/assemble", "internal/bundle", "internal/catalogue", "internal/durable", "internal/ingest", "internal/objects", "internal/ocidest", "internal/offline", "internal/ocisrc", "internal/pipe", "internal/registry", "internal/repo", "internal/root", "internal/stores", "internal/tree", "store/sshstore"},
 	"internal/xz":          {},
 	"internal/ocidest":     {"toc", "translate", "internal/durable", "internal/registry"},
 	"internal/bundle":      {},

@@ -71,7 +71,7 @@ const maxBlobSize = 1 << 50
 // OpenDelta opens the bytes of a delta of the image from an offset below its
 // size on. They are not verified.
 func (im *Image) OpenDelta(ctx context.Context, d Delta, offset, size int64) (io.ReadCloser, error) {
-	path := im.blobPath(d.Blob)
+	path := im.BlobPath(d.Blob)
 	r, err := im.files.OpenAt(ctx, path, offset, size)
 	if err != nil {
 		return nil, objectError(im.files, path, err)

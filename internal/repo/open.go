@@ -32,6 +32,10 @@ type Image struct {
 	// for an image opened by digest.
 	Serial uint64
 	Pushed time.Time
+	// TagBytes is TAG.json, nil for an image opened by digest. Opened are the blobs that were
+	// read beside it, the manifest first if it is among them.
+	TagBytes []byte
+	Opened   []ocispec.Descriptor
 	// Deltas are the deltas that end at this image, in the order in which the tag
 	// lists them; none for an image opened by digest.
 	Deltas []Delta
@@ -46,7 +50,7 @@ type Image struct {
 func Open(ctx context.Context, files Files, ref Ref) (*Image, error) {
 	im := &Image{Ref: ref, Digest: ref.Digest, files: files}
 	tag := &tagFile{}
-	path := im.blobPath(ref.Digest)
+	path := im.BlobPath(ref.Digest)
 	if ref.Digest == "" {
 		var err error
 		path = ref.Name + "/" + ref.Tag + ".json"
@@ -58,7 +62,7 @@ func Open(ctx context.Context, files Files, ref Ref) (*Image, error) {
 			return nil, objectError(files, path, err)
 		}
 		im.Digest, im.Serial, im.Pushed = tag.Manifest.Digest, tag.Serial, tag.Pushed
-		im.Deltas = tag.deltas()
+		im.Deltas, im.TagBytes = tag.deltas(), b
 	}
 	var err error
 	if im.ManifestBytes, err = im.manifest(ctx, tag); err != nil {
@@ -84,14 +88,16 @@ func (im *Image) manifest(ctx context.Context, tag *tagFile) ([]byte, error) {
 		return im.object(ctx, tag, tag.Manifest)
 	}
 	// A digest does not tell the size.
-	path := im.blobPath(im.Digest)
+	path := im.BlobPath(im.Digest)
 	b, err := im.files.ReadFile(ctx, path, translate.MaxManifest)
 	if err != nil {
 		return nil, fmt.Errorf("repo: manifest: %w", err)
 	}
-	if err := checkBlob(ocispec.Descriptor{Digest: im.Digest, Size: int64(len(b))}, b); err != nil {
+	d := ocispec.Descriptor{Digest: im.Digest, Size: int64(len(b))}
+	if err := checkBlob(d, b); err != nil {
 		return nil, objectError(im.files, path, err)
 	}
+	im.Opened = append(im.Opened, d)
 	return b, nil
 }
 
@@ -104,12 +110,13 @@ func (im *Image) object(ctx context.Context, tag *tagFile, d ocispec.Descriptor)
 		}
 		return b, nil
 	}
+	im.Opened = append(im.Opened, d)
 	return im.blob(ctx, d)
 }
 
 // blob reads and verifies the blob d.
 func (im *Image) blob(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
-	path := im.blobPath(d.Digest)
+	path := im.BlobPath(d.Digest)
 	b, err := im.files.ReadFile(ctx, path, d.Size)
 	if err != nil {
 		return nil, fmt.Errorf("repo: %s: %w", d.MediaType, err)
@@ -120,7 +127,8 @@ func (im *Image) blob(ctx context.Context, d ocispec.Descriptor) ([]byte, error)
 	return b, nil
 }
 
-func (im *Image) blobPath(d digest.Digest) string { return blobPath(im.Ref.Name, d) }
+// BlobPath returns where in the repository a blob of the image is.
+func (im *Image) BlobPath(d digest.Digest) string { return blobPath(im.Ref.Name, d) }
 
 func blobPath(name string, d digest.Digest) string {
 	return name + "/blobs/sha256/" + strings.TrimPrefix(d.String(), "sha256:")
@@ -152,7 +160,7 @@ func (im *Image) Tree(ctx context.Context) (*Tree, error) {
 		t, err = parseTree(b, m)
 	}
 	if err != nil {
-		return nil, objectError(im.files, im.blobPath(m.TOC.Digest), err)
+		return nil, objectError(im.files, im.BlobPath(m.TOC.Digest), err)
 	}
 	return t, nil
 }
@@ -232,11 +240,11 @@ func (im *Image) chunks(ctx context.Context, s translate.Stream, flags uint64) (
 		err = mismatch("feature flags %#x, not %#x", x.FeatureFlags, flags)
 	}
 	if err != nil {
-		return Chunks{}, objectError(im.files, im.blobPath(s.Index.Digest), err)
+		return Chunks{}, objectError(im.files, im.BlobPath(s.Index.Digest), err)
 	}
 	sizes, err := decodeSizes(packed, x)
 	if err != nil {
-		return Chunks{}, objectError(im.files, im.blobPath(s.Sizes.Digest), err)
+		return Chunks{}, objectError(im.files, im.BlobPath(s.Sizes.Digest), err)
 	}
 	return Chunks{Index: x, Sizes: sizes}, nil
 }

@@ -152,7 +152,7 @@ func (im *Image) Spans(ctx context.Context) (*Spans, error) {
 	}
 	s, err := decodeSpans(b, im.Manifest)
 	if err != nil {
-		return nil, objectError(im.files, im.blobPath(d.Digest), err)
+		return nil, objectError(im.files, im.BlobPath(d.Digest), err)
 	}
 	return s, nil
 }
@@ -167,7 +167,7 @@ func (im *Image) IDs(ctx context.Context, s *Spans, first, n int) (_ []chunk.ID,
 	if first >= s.Catar {
 		stream, base = *im.Manifest.Extra, s.Catar
 	}
-	path := im.blobPath(stream.Index.Digest)
+	path := im.BlobPath(stream.Index.Digest)
 	offset, size := caibx.ItemSpan(first-base, n)
 	r, err := im.files.OpenAt(ctx, path, offset, size)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/root"
 	"github.com/ociv2-sync/ociv2-sync/seed"
+	"github.com/ociv2-sync/ociv2-sync/store"
 )
 
 // DeltaPolicy says what a pull does with deltas.
@@ -151,12 +152,18 @@ func (p *Prepared) treeByDelta(ctx context.Context, r *root.Root) (*repo.Tree, e
 				return p.Image.ParseTree(b)
 			}
 		}
-		if !errors.Is(err, delta.ErrMalformed) {
+		if !useless(err) {
 			return nil, err
 		}
 		p.opts.Logger.Warn("a delta is of no use", "delta", d.Blob, "reason", err)
 	}
 	return nil, nil
+}
+
+// useless reports whether an error says that there is something wrong with a delta alone, or
+// that it is not there, as in a mirror of a part.
+func useless(err error) bool {
+	return errors.Is(err, delta.ErrMalformed) || errors.Is(err, store.ErrNotFound)
 }
 
 // hasTrees reports whether there is anything that contents may be found in.
@@ -204,7 +211,7 @@ func (p *Prepared) chooseDelta(ctx context.Context, r *root.Root) error {
 			continue
 		}
 		f, err := p.openDelta(ctx, r, d)
-		if errors.Is(err, delta.ErrMalformed) {
+		if useless(err) {
 			p.opts.Logger.Warn("a delta is of no use", "delta", d.Blob, "reason", err)
 			continue
 		}

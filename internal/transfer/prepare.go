@@ -14,6 +14,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/internal/assemble"
 	"github.com/ociv2-sync/ociv2-sync/internal/ocidest"
+	"github.com/ociv2-sync/ociv2-sync/internal/offline"
 	"github.com/ociv2-sync/ociv2-sync/internal/registry"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/root"
@@ -38,6 +39,8 @@ type PullOptions struct {
 	// InPlace turns a Dest directory that is there into the image: what does not differ
 	// is not touched, what the image does not have is removed.
 	InPlace bool
+	// Bundle, if not nil, is read in place of the repository, and closed at the end.
+	Bundle *offline.Bundle
 	// Link says how files get what is on the device already.
 	Link LinkPolicy
 	// UIDShift is added to owners and groups; only with a Dest of RootFS.
@@ -75,6 +78,8 @@ type PullOptions struct {
 	// Wrote is called with the bytes of a layer, uncompressed, that were written
 	// since the last call.
 	Wrote func(n int64)
+
+	claimed []seed.Seed // that are elsewhere: for a plan that is not carried out here
 }
 
 var errShift = fmt.Errorf("transfer: %w: owners are shifted only in a directory of their own (rootfs:DIR)", ErrUsage)
@@ -204,6 +209,9 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 
 // open reads TAG.json or the manifest.
 func (p *Prepared) open(ctx context.Context, ref repo.Ref) error {
+	if b := p.opts.Bundle; b != nil {
+		return p.openBundle(ctx, b)
+	}
 	files, closer, err := p.opts.Clients.OpenRepo(ref.Repo)
 	if err != nil {
 		return err
@@ -268,6 +276,7 @@ func (p *Prepared) match(ctx context.Context, r *root.Root, pull bool) (err erro
 	if err != nil {
 		return err
 	}
+	seeds.seeds = append(seeds.seeds, p.opts.claimed...)
 	search, err := seed.Look(ctx, p.tree.TOC.Nodes, seeds.seeds, p.opts.Logger)
 	if err != nil {
 		return err
@@ -436,6 +445,10 @@ func (p *Prepared) Requests() int64 {
 func (p *Prepared) openStore() (store.Store, error) {
 	if p.store != nil {
 		return p.store, nil
+	}
+	if b := p.opts.Bundle; b != nil {
+		p.store = b
+		return b, nil
 	}
 	own, err := p.Image.Store(p.opts.AllowStore)
 	if err != nil {
