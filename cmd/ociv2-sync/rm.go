@@ -17,15 +17,33 @@ import (
 
 func newRmCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "rm NAME[:TAG]...",
-		Short: "Remove images from this device",
+		Use:   "rm NAME[:TAG]... | REPO/NAME[:TAG]...",
+		Short: "Remove images from this device, or tags from a repository",
 		Long: `Rm removes images from the root, with all that is kept of them for rollback, and
 then the files that no other image of the root needs. A process that has files
 of such an image open keeps those; one that expects it at its path does not find
-it any more.`,
-		Example: `  ociv2-sync rm app:v1 app:v2`,
-		Args:    cobra.MinimumNArgs(1),
+it any more.
+
+REPO/NAME[:TAG] is a tag in a repository, if REPO is a URL or a path that begins
+with /, ./ or ../, or if repo: is in front of it. What the tag alone needs stays
+there for gc REPO to remove.`,
+		Example: `  ociv2-sync rm app:v1 app:v2
+  ociv2-sync rm /srv/www/images/app:v1`,
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			var refs []string
+			for _, arg := range args {
+				if ref, ok := inRepo(arg); ok {
+					refs = append(refs, ref)
+				}
+			}
+			switch len(refs) {
+			case 0:
+			case len(args):
+				return a.untag(cmd, refs)
+			default:
+				return usageError{errors.New("remove images from the root, or tags from repositories, not both at once")}
+			}
 			return a.prune(cmd.Context(), "rm of "+strings.Join(args, " "), func(w *root.Writer) error {
 				for _, image := range args {
 					name, tag, _ := strings.Cut(image, ":")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -81,6 +82,29 @@ func (c Clients) OpenChunks(files repo.Files, where, at string, before []string)
 // farJobs is how many chunks are sent at a time: each takes several steps there
 // and back.
 const farJobs = 32
+
+// LockTarget keeps makers of indexes, as make and casync's push, out of the chunk
+// store in a directory of a repository until unlock is called: where that is on
+// this machine. A store that is not there is nobody's.
+func LockTarget(ctx context.Context, space repo.Space, dir string) (unlock func() error, err error) {
+	nothing := func() error { return nil }
+	d, ok := space.(*repo.Dir)
+	if !ok {
+		return nothing, nil
+	}
+	st, err := local.Open(filepath.Join(d.String(), dir), local.Options{})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nothing, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	release, err := st.Lock(ctx, true)
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	return func() error { return errors.Join(release(), st.Close()) }, nil
+}
 
 // Target is a chunk store that an image is published to.
 type Target struct {

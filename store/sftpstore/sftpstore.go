@@ -366,6 +366,12 @@ func (d *Dir) readDir(ctx context.Context, dir string) (entries []store.Entry, e
 	return entries, err
 }
 
+// isFailure reports whether the server says no more than that it failed.
+func isFailure(err error) bool {
+	e, ok := errors.AsType[*sftp.StatusError](err)
+	return ok && e.FxCode() == sftp.ErrSSHFxFailure
+}
+
 // Tidy removes those of the given directories, and below them, that are empty,
 // themselves included.
 func (d *Dir) Tidy(ctx context.Context, dirs ...string) error {
@@ -393,7 +399,7 @@ func (d *Dir) Tidy(ctx context.Context, dirs ...string) error {
 			}
 			// One that is not empty, after all, says so; the protocol has no code for it.
 			err = d.do(gctx, dir, func(c *sftp.Client) error { return c.RemoveDirectory(d.path(dir)) })
-			if errors.Is(err, store.ErrNotFound) || errors.Is(err, sftp.ErrSSHFxFailure) {
+			if errors.Is(err, store.ErrNotFound) || isFailure(err) {
 				return nil
 			}
 			return err

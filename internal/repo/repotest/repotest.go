@@ -34,6 +34,9 @@ func Publication(t testing.TB, s repo.Space, content string) repo.Publication {
 	t.Helper()
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "file"), []byte(content), 0o600))
+	for _, name := range []string{"file", "."} { // the same content makes the same image
+		must(t, os.Chtimes(filepath.Join(dir, name), time.Time{}, time.Unix(1e9, 0)))
+	}
 	src, err := tree.Scan(t.Context(), dir)
 	must(t, err)
 	defer func() { must(t, src.Close()) }()
@@ -94,6 +97,8 @@ func Run(t *testing.T, open func(t *testing.T) repo.Space) {
 	t.Run("AtOnce", func(t *testing.T) { testAtOnce(t, open(t)) })
 	t.Run("SameTag", func(t *testing.T) { testSameTag(t, open(t)) })
 	t.Run("Stopped", func(t *testing.T) { testStopped(t, open(t)) })
+	t.Run("Collect", func(t *testing.T) { testCollect(t, open(t)) })
+	t.Run("CollectBeside", func(t *testing.T) { testCollectBeside(t, open(t)) })
 }
 
 func testFiles(t *testing.T, s repo.Space) {

@@ -1,0 +1,309 @@
+package repo
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ociv2-sync/ociv2-sync/store"
+	"github.com/ociv2-sync/ociv2-sync/translate"
+)
+
+// nameState is what a collection knows of an image name.
+type nameState struct {
+	name   string
+	images map[string]*tagState // by tag; those that stay, once they are chosen
+	index  *ocispec.Index       // nil without an index.json
+	other  bool                 // a directory that is no image layout
+	made   map[string]time.Time // when blobs were, by their name
+
+	drop       []string // tags
+	deadDeltas map[digest.Digest]bool
+	blobs      map[string]bool // that are needed, by their name
+}
+
+// tagState is a tag and its image.
+type tagState struct {
+	*tagFile
+	image *Image
+}
+
+// reads is how many tags are read at a time.
+const reads = 16
+
+// readName reads the tags of a name.
+func (c *collection) readName(ctx context.Context, name string) (*nameState, error) {
+	n := &nameState{name: name, images: make(map[string]*tagState), made: make(map[string]time.Time), deadDeltas: make(map[digest.Digest]bool), blobs: make(map[string]bool)}
+	n.other = true
+	for e, err := range c.space.List(ctx, name, false) {
+		if err != nil {
+			return nil, fmt.Errorf("repo: %w", err)
+		}
+		if e.Path == name+"/"+ocispec.ImageIndexFile || e.Path == name+"/blobs" && e.Dir {
+			n.other = false
+		}
+	}
+	if n.other {
+		return n, nil
+	}
+	b, err := c.space.ReadFile(ctx, name+"/"+ocispec.ImageIndexFile, maxTag)
+	switch {
+	case err == nil:
+		if n.index, err = parseLayoutIndex(b); err != nil {
+			return nil, objectError(c.space, name+"/"+ocispec.ImageIndexFile, err)
+		}
+	case !errors.Is(err, store.ErrNotFound):
+		return nil, fmt.Errorf("repo: %w", err)
+	}
+	var mu sync.Mutex
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(reads)
+	for e, err := range c.space.List(ctx, name, false) {
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("repo: %w", err), g.Wait())
+		}
+		tag, isTag := strings.CutSuffix(strings.TrimPrefix(e.Path, name+"/"), ".json")
+		if e.Dir || !isTag || checkTag(tag) != nil {
+			continue
+		}
+		g.Go(func() error {
+			t, err := c.readTag(gctx, name, tag)
+			mu.Lock()
+			defer mu.Unlock()
+			n.images[tag] = t
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	for e, err := range c.space.List(ctx, name+"/blobs/sha256", true) {
+		if err != nil {
+			return nil, fmt.Errorf("repo: %w", err)
+		}
+		n.made[strings.TrimPrefix(e.Path, name+"/blobs/sha256/")] = e.ModTime
+	}
+	return n, nil
+}
+
+// readTag reads a tag and the manifest of its image.
+func (c *collection) readTag(ctx context.Context, name, tag string) (*tagState, error) {
+	path := name + "/" + tag + ".json"
+	b, err := c.space.ReadFile(ctx, path, maxTag)
+	if err != nil {
+		return nil, fmt.Errorf("repo: %w", err)
+	}
+	t, err := parseTag(b)
+	if err != nil {
+		return nil, objectError(c.space, path, err)
+	}
+	// As in a directory: a store is told by its path below the repository.
+	im := &Image{Ref: Ref{Repo: ".", Name: name, Tag: tag}, Digest: t.Manifest.Digest, files: c.space}
+	if im.ManifestBytes, err = im.manifest(ctx, t); err != nil {
+		return nil, err
+	}
+	if im.Manifest, err = translate.ParseManifest(im.ManifestBytes); err != nil {
+		return nil, objectError(c.space, path, err)
+	}
+	return &tagState{t, im}, nil
+}
+
+// choose decides which tags and deltas go.
+func (c *collection) choose() {
+	trees := make(map[digest.Digest]bool) // that tags have
+	for _, n := range c.names {
+		if c.opts.Keep > 0 || c.opts.KeepWithin > 0 {
+			c.retain(n)
+		}
+		for _, tag := range n.drop {
+			delete(n.images, tag)
+			c.done.Tags = append(c.done.Tags, n.name+":"+tag)
+		}
+		for _, t := range n.images {
+			trees[t.image.Manifest.TOCDigest] = true
+		}
+	}
+	slices.Sort(c.done.Tags)
+	for _, n := range c.names {
+		for _, t := range n.images {
+			for _, d := range t.deltas() {
+				made, there := n.made[d.Blob.Encoded()]
+				if d.From == "" || trees[d.From] || there && c.clock.Sub(made) < c.opts.KeepDeltas {
+					continue
+				}
+				if !n.deadDeltas[d.Blob] {
+					n.deadDeltas[d.Blob] = true
+					c.done.Deltas++
+				}
+			}
+		}
+	}
+}
+
+// retain finds the tags of a name that are too many or too old.
+func (c *collection) retain(n *nameState) {
+	tags := slices.SortedFunc(maps.Keys(n.images), func(a, b string) int {
+		return cmp.Or(n.images[b].Pushed.Compare(n.images[a].Pushed), cmp.Compare(n.images[b].Serial, n.images[a].Serial), cmp.Compare(a, b))
+	})
+	newest := make(map[digest.Digest]bool)
+	for _, tag := range tags {
+		t := n.images[tag]
+		if newest[t.Manifest.Digest] || len(newest) < c.opts.Keep {
+			newest[t.Manifest.Digest] = true
+		} else if c.opts.KeepWithin <= 0 || c.opts.Now().Sub(t.Pushed) >= c.opts.KeepWithin {
+			n.drop = append(n.drop, tag)
+		}
+	}
+}
+
+// mark notes which blobs and chunks a name needs.
+func (c *collection) mark(ctx context.Context, n *nameState) error {
+	need := func(d digest.Digest) { n.blobs[blobName(d)] = true }
+	if len(n.images) > 0 {
+		need(ocispec.DescriptorEmptyJSON.Digest)
+	}
+	seen := make(map[digest.Digest]bool)
+	for _, t := range n.images {
+		need(t.Manifest.Digest)
+		for _, d := range t.Others {
+			if !n.deadDeltas[d.Digest] {
+				need(d.Digest)
+			}
+		}
+		for _, d := range t.image.Manifest.Blobs() {
+			need(d.Digest)
+		}
+		if seen[t.Manifest.Digest] {
+			continue
+		}
+		seen[t.Manifest.Digest] = true
+		if at, err := t.image.Store(false); err != nil || at != StoreName {
+			continue // its chunks are elsewhere
+		}
+		for _, read := range []func(context.Context) (Chunks, error){t.image.Catar, t.image.Extra} {
+			x, err := read(ctx)
+			if err != nil {
+				return err
+			}
+			if x.Index != nil {
+				c.need(x.Index)
+			}
+		}
+	}
+	if err := c.markIndex(ctx, n, need); err != nil {
+		return err
+	}
+	ours := append(slices.Collect(maps.Keys(n.images)), n.drop...)
+	return c.markForeign(ctx, n.name, ours...)
+}
+
+// markIndex notes what index.json still names: the manifests of deltas that
+// stay, and what other tools have put there.
+func (c *collection) markIndex(ctx context.Context, n *nameState, need func(digest.Digest)) error {
+	if n.index == nil {
+		return nil
+	}
+	for _, d := range n.index.Manifests {
+		switch {
+		case d.ArtifactType == MediaTypeDelta:
+			m, err := readManifest(ctx, c.space, n.name, d)
+			if errors.Is(err, store.ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if slices.ContainsFunc(m.Layers, func(l ocispec.Descriptor) bool { return n.blobs[blobName(l.Digest)] }) {
+				need(d.Digest)
+			}
+		case slices.Contains(n.drop, d.Annotations[ocispec.AnnotationRefName]):
+		default:
+			if err := c.markForeignManifest(ctx, n, d, need, maxNesting); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// maxNesting is how deep indexes may lie in indexes.
+const maxNesting = 4
+
+func (c *collection) markForeignManifest(ctx context.Context, n *nameState, d ocispec.Descriptor, need func(digest.Digest), depth int) error {
+	need(d.Digest)
+	if blobName(d.Digest) == "" {
+		return nil
+	}
+	if depth == 0 {
+		return objectError(c.space, blobPath(n.name, d.Digest), malformed("indexes in indexes in indexes"))
+	}
+	if !strings.HasSuffix(d.MediaType, "+json") {
+		return nil
+	}
+	m, err := readManifest(ctx, c.space, n.name, d)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, l := range append(m.Layers, m.configs()...) {
+		need(l.Digest)
+	}
+	for _, sub := range m.Manifests {
+		if err := c.markForeignManifest(ctx, n, sub, need, depth-1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *anyManifest) configs() []ocispec.Descriptor {
+	if m.Config == nil {
+		return nil
+	}
+	return []ocispec.Descriptor{*m.Config}
+}
+
+// blobName returns the file name of a blob; "" for a digest that has none.
+func blobName(d digest.Digest) string {
+	if d.Validate() != nil || d.Algorithm() != digest.SHA256 {
+		return ""
+	}
+	return d.Encoded()
+}
+
+// updateName takes what goes out of the files of a name that change.
+func (c *collection) updateName(ctx context.Context, u *updater, n *nameState) error {
+	if len(n.drop)+len(n.deadDeltas) == 0 {
+		return nil
+	}
+	for _, tag := range slices.Sorted(maps.Keys(n.images)) {
+		if !slices.ContainsFunc(n.images[tag].Others, func(d ocispec.Descriptor) bool { return n.deadDeltas[d.Digest] }) {
+			continue
+		}
+		err := u.update(ctx, n.name+"/"+tag+".json", maxTag, func(old []byte) ([]byte, error) {
+			t, err := parseTag(old)
+			if err != nil {
+				return nil, err
+			}
+			t.Others = slices.DeleteFunc(t.Others, func(d ocispec.Descriptor) bool { return n.deadDeltas[d.Digest] })
+			t.Serial = t.nextSerial(c.opts.Now())
+			return t.encode()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return u.dropTags(ctx, n.name, n.drop)
+}
