@@ -77,8 +77,9 @@ const (
 	// setPrivileged is what only root can restore.
 	setPrivileged = withIDs | WithUserNames | WithDeviceNodes | WithFlagSystem | WithFlagAppend | WithFlagImmutable |
 		WithSubvolume | WithSubvolumeRO | WithACL | WithSELinux | WithFCaps | WithQuotaProjID
-	// setFUSE is what a mounted archive can show.
-	setFUSE = With32BitUIDs | WithNsecTime | WithPermissions | WithSymlinks | WithDeviceNodes | WithFIFOs |
+	// setFUSE is what a mounted archive can show, the coarser forms included: that
+	// shows where the set is taken off.
+	setFUSE = withIDs | withTimes | WithReadOnly | WithPermissions | WithSymlinks | WithDeviceNodes | WithFIFOs |
 		WithSockets | FATAttrs | ChAttrs | WithXAttrs
 
 	withAll     = 1<<33 - 1

@@ -29,6 +29,9 @@ func TestParseNames(t *testing.T) {
 		{"", "acl", 0xb0000001dfefff26},
 		{"", "xattrs", 0xb0000001efeffe26},
 		{"", "best", 0xb000000000000111},
+		{"", "fuse", 0xb0000001ec000004},
+		{"", "best,fuse", 0xb000000000000000},
+		{"", "fuse,user-names", 0xb0000001ec000006},
 		{"subvolume-ro", "", 0xb00000000c000000},
 	} {
 		got, err := ParseNames(split(x.with), split(x.without))

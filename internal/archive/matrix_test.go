@@ -170,6 +170,9 @@ func cells() []cell {
 		"--without=acl", "--without=xattrs", "--without=best", "--with=16bit-uids", "--with=32bit-uids", "--with=sec-time", "--with=usec-time",
 		"--with=nsec-time", "--with=2sec-time", "--with=read-only", "--with=permissions", "--with=symlinks", "--with=device-nodes", "--with=fifos",
 		"--with=sockets", "--with=xattrs", "--with=acl", "--with=fcaps", "--with=quota-projid", "--with=flag-immutable", "--with=flag-append",
+		"--with=best", "--with=flag-hidden", "--with=flag-system", "--with=flag-archive", "--with=flag-noatime", "--with=flag-compr", "--with=flag-nocow",
+		"--with=flag-nodump", "--with=flag-dirsync", "--with=flag-sync", "--with=flag-nocomp", "--with=flag-projinherit", "--with=subvolume",
+		"--with=subvolume-ro", "--with=selinux", "--without=unix", "--without=fat", "--without=chattr", "--without=fat-attrs", "--without=fuse",
 	} {
 		tree := "metadata"
 		if slices.Contains([]string{"--with=unix", "--with=fuse", "--with=permissions", "--with=16bit-uids", "--without=acl", "--without=best", "--without=privileged"}, set) {
@@ -290,7 +293,7 @@ func TestMatrix(t *testing.T) {
 			trees[c.tree] = matrixTree(t, c.tree)
 		}
 		t.Run(c.String(), func(t *testing.T) {
-			a, b := t.TempDir(), t.TempDir()
+			a, b := memory(t), memory(t)
 			we := ours(t, c, trees[c.tree], a)
 			if live {
 				they := theirs(t, c, trees[c.tree], b)
@@ -304,7 +307,8 @@ func TestMatrix(t *testing.T) {
 			if !*update && !golden[we.line(c)] {
 				t.Errorf("not what casync made")
 			}
-			if live && c.size == "auto" && !strings.Contains(c.tree, "excl") {
+			once := c.tree != "many" || c.digest != "sha256" // it is slow, and says nothing new
+			if live && once && c.size == "auto" && !strings.Contains(c.tree, "excl") {
 				exchange(t, trees[c.tree], a, b)
 			}
 		})
@@ -319,10 +323,12 @@ func TestMatrix(t *testing.T) {
 // tree that they were made of.
 func exchange(t *testing.T, source, ours, theirs string) {
 	t.Helper()
-	casync(t, "extract", filepath.Join(ours, "x.caidx"), filepath.Join(ours, "out"))
-	extract(t, filepath.Join(theirs, "x.caidx"), filepath.Join(theirs, "out"))
-	for _, dir := range []string{ours, theirs} {
-		testutil.CompareTrees(t, source, filepath.Join(dir, "out"), testutil.Without(testutil.HardLinks))
+	dir := t.TempDir()
+	byCasync, byUs := filepath.Join(dir, "casync"), filepath.Join(dir, "us")
+	casync(t, "extract", filepath.Join(ours, "x.caidx"), byCasync)
+	extract(t, filepath.Join(theirs, "x.caidx"), byUs)
+	for _, got := range []string{byCasync, byUs} {
+		testutil.CompareTrees(t, source, got, testutil.Without(testutil.HardLinks))
 	}
 }
 

@@ -23,7 +23,12 @@ import (
 // text returns what a verb of ours writes about an input.
 func text(t *testing.T, verb, input, sub string) string {
 	t.Helper()
-	in := open(t, input)
+	return said(t, verb, open(t, input), sub)
+}
+
+// said returns what a verb of ours writes about an open input.
+func said(t *testing.T, verb string, in *archive.Input, sub string) string {
+	t.Helper()
 	if err := in.Enter(t.Context(), sub); err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +50,7 @@ func text(t *testing.T, verb, input, sub string) string {
 		b.WriteString(d + "\n")
 	}
 	if err != nil {
-		t.Fatalf("%s %s %s: %v", verb, input, sub, err)
+		t.Fatalf("%s %s: %v", verb, sub, err)
 	}
 	return b.String()
 }
@@ -83,6 +88,15 @@ func TestVerbs(t *testing.T) {
 		t.Fatal(err)
 	}
 	step := max(1, len(paths)/12) // a sample of nodes; the program starts for each
+	server := testutil.StartNginx(t, dir)
+	client := httpstore.NewClient(httpstore.Options{})
+	defer client.Close()
+	overHTTP := func(verb, input, sub string) string {
+		in, err := archive.Open(t.Context(), server.URL+"/"+filepath.Base(input), archive.OpenOptions{Flags: flags(t), Clients: stores.Clients{HTTP: client}, TempDir: t.TempDir()})
+		must(t, err)
+		defer in.Close()
+		return said(t, verb, in, sub)
+	}
 	for _, input := range inputs {
 		for _, verb := range []string{"list", "mtree", "stat", "digest"} {
 			if got, want := text(t, verb, input, ""), casync(t, verb, input); got != want {
@@ -90,6 +104,11 @@ func TestVerbs(t *testing.T) {
 			}
 			if input == source {
 				continue // casync finds nodes in archives alone
+			}
+			for _, sub := range []string{"", paths[len(paths)/2]} {
+				if got, want := overHTTP(verb, input, sub), text(t, verb, input, sub); got != want {
+					t.Errorf("%s %s %s from a server:\n%s\nlocal:\n%s", verb, filepath.Base(input), sub, got, want)
+				}
 			}
 			for i := 1; i < len(paths); i += step {
 				if got, want := text(t, verb, input, paths[i]), casync(t, verb, input, paths[i]); got != want {
