@@ -4,7 +4,9 @@
 // The stream is read once, into batches of some megabytes, and stays where it was
 // read: one goroutine reads and cuts, as many as there are jobs hash the chunks of
 // a batch together, ask the store what it lacks, compress that alone and put it,
-// and one more takes the digest of the whole stream if that is wanted. Batches
+// and one more takes the digest of the whole stream if that is wanted. From four
+// jobs on, as many as there are jobs look for cuts ahead of the one that decides,
+// so that cutting is no bottleneck; the cuts are the same. Batches
 // are few and reused, so that memory does not grow with the stream, save for the
 // index itself (some hundred bytes a chunk).
 package ingest
@@ -104,10 +106,16 @@ func Stream(ctx context.Context, r io.Reader, o Options) (*Result, error) {
 	}
 	// One for each worker, and one to be read into while another is handed on.
 	batches := jobs + 2
+	if jobs >= aheadFrom {
+		batches += jobs + 1 // and as many that are marked
+	}
 	s.batchSize = min(maxBatch, batchMemory/batches)
+	if jobs >= aheadFrom && s.maxChunk <= s.batchSize/2 {
+		s.ahead = jobs
+	}
 	s.free = make(chan *batch, batches)
 	for range batches {
-		s.free <- new(batch)
+		s.free <- &batch{marked: make(chan struct{}, 1)}
 	}
 	work := make(chan *batch)
 	whole := make(chan *batch, batches) // never full
@@ -138,7 +146,7 @@ func Stream(ctx context.Context, r io.Reader, o Options) (*Result, error) {
 					if gctx.Err() != nil {
 						break // a run of zeros may be long
 					}
-					h.Write(b.data[:b.whole])
+					h.Write(b.bytes)
 				}
 				s.release(b)
 			}
@@ -174,12 +182,17 @@ func Stream(ctx context.Context, r io.Reader, o Options) (*Result, error) {
 // batch is a piece of the stream.
 type batch struct {
 	data   []byte
-	whole  int      // data[:whole] are whole chunks; the rest belongs to the next batch
+	bytes  []byte   // whole chunks, a part of data; what comes behind belongs to the next batch
 	chunks [][]byte // these, one after the other
 	times  int      // how often the stream has them in a row; more than once a chunk of zeros alone
 	first  int      // the number of the first one in the stream
 	ids    []chunk.ID
 	users  atomic.Int32 // who are not yet done with it
+
+	// What is read ahead has room for the end of the batch before it.
+	marks  []uint64
+	marked chan struct{} // has one when marks is there
+	last   bool          // of the stream
 }
 
 // ingester is the state of one Stream.
@@ -193,6 +206,7 @@ type ingester struct {
 	progress func(int64)
 
 	batchSize int
+	ahead     int         // how many look for cuts ahead of the one that decides; 0 for none
 	free      chan *batch // there is room for all
 
 	writer  store.Writer // nil without a store
@@ -247,14 +261,21 @@ func (s *ingester) release(b *batch) {
 func (s *ingester) cut(ctx context.Context, send func(*batch) error) error {
 	var rest []byte // of the batch before: the chunk that it does not hold to its end
 	for eof := false; !eof; {
-		var b *batch
-		select {
-		case b = <-s.free:
-		case <-ctx.Done():
-			return ctx.Err()
+		zeros, err := s.run(nil)
+		if err != nil {
+			return err
 		}
-		b.chunks, b.whole, b.times = b.chunks[:0], 0, 1
-		zeros, err := s.run(rest)
+		if zeros == 0 && s.ahead > 0 {
+			if rest, eof, err = s.cutAhead(ctx, rest, send); err != nil {
+				return err
+			}
+			continue
+		}
+		b, err := s.batch(ctx)
+		if err != nil {
+			return err
+		}
+		zeros, err = s.run(rest)
 		switch {
 		case err != nil:
 			return err
@@ -269,12 +290,26 @@ func (s *ingester) cut(ctx context.Context, send func(*batch) error) error {
 		if len(b.chunks) == 0 {
 			return nil // the end, and nothing left over
 		}
+		if s.ahead > 0 {
+			rest = slices.Clone(rest) // somebody else may read into b next
+		}
 		s.enter(b)
 		if err := send(b); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// batch returns one that is free.
+func (s *ingester) batch(ctx context.Context) (*batch, error) {
+	select {
+	case b := <-s.free:
+		b.chunks, b.bytes, b.times, b.last = b.chunks[:0], nil, 1, false
+		return b, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // minRun is the number of chunks from which a run of zeros is worth a batch.
@@ -302,9 +337,9 @@ func (s *ingester) skip(b *batch, rest []byte, chunks int) {
 	size := s.cutter.ZeroSize()
 	s.sparse.Skip(int64(chunks)*int64(size) - int64(len(rest)))
 	s.cutter.Reset()
-	b.times, b.whole = chunks, size
-	b.chunks = append(b.chunks, b.room(size, 0))
-	clear(b.data)
+	b.times, b.bytes = chunks, b.room(size, 0)
+	clear(b.bytes)
+	b.chunks = append(b.chunks, b.bytes)
 }
 
 // read fills b with rest and what follows it, up to at least one chunk, and
@@ -321,9 +356,9 @@ func (s *ingester) read(ctx context.Context, b *batch, rest []byte) (_ []byte, e
 		if err != nil && !eof {
 			return nil, false, err
 		}
-		s.mark(b, have, eof)
+		s.mark(b, b.data[:have], eof)
 	}
-	return b.data[b.whole:have], eof, nil
+	return b.data[len(b.bytes):have], eof, nil
 }
 
 // enter makes room in the index for the chunks of b.
@@ -362,20 +397,22 @@ func (s *ingester) fill(ctx context.Context, p []byte) (n int, err error) {
 	return n, err
 }
 
-// mark finds the chunks in the first have bytes of b; at the end of the stream
-// the last one is what is left over.
-func (s *ingester) mark(b *batch, have int, eof bool) {
-	for b.whole < have {
-		n, ok := s.cutter.Next(b.data[b.whole:have])
+// mark finds the chunks in data, which b begins with; at the end of the stream the
+// last one is what is left over.
+func (s *ingester) mark(b *batch, data []byte, eof bool) {
+	at := len(b.bytes)
+	for at < len(data) {
+		n, ok := s.cutter.Next(data[at:])
 		if !ok && !eof {
-			return
+			break
 		}
 		if !ok {
-			n = have - b.whole
+			n = len(data) - at
 		}
-		b.chunks = append(b.chunks, b.data[b.whole:b.whole+n:b.whole+n])
-		b.whole += n
+		b.chunks = append(b.chunks, data[at:at+n:at+n])
+		at += n
 	}
+	b.bytes = data[:at]
 }
 
 // finish completes the result once all workers are done.

@@ -63,12 +63,12 @@ func restore(t *testing.T, s store.Store, x *caibx.Index) []byte {
 
 func TestStream(t *testing.T) {
 	data := sample(20 << 20)
-	for _, flags := range []uint64{blobFlags, blobFlags &^ caibx.FlagSHA512_256} {
+	for jobs, flags := range map[int]uint64{3: blobFlags, 7: blobFlags, 8: blobFlags &^ caibx.FlagSHA512_256} {
 		mem := new(storetest.Memory)
 		s := &storetest.Counting{Store: mem}
 		var progress []int64
 		o := ingest.Options{
-			Params: params, FeatureFlags: flags, Store: s, Jobs: 3, Digest: true,
+			Params: params, FeatureFlags: flags, Store: s, Jobs: jobs, Digest: true,
 			Progress: func(done int64) { progress = append(progress, done) },
 		}
 		res, err := ingest.Stream(t.Context(), iotest.HalfReader(bytes.NewReader(data)), o)
@@ -133,7 +133,7 @@ func TestFailures(t *testing.T) {
 	boom := errors.New("boom")
 	data := sample(8 << 20)
 	third := func(n int64) error {
-		if n == 2 {
+		if n >= 2 {
 			return boom
 		}
 		return nil
@@ -150,9 +150,14 @@ func TestFailures(t *testing.T) {
 		"read-only": {nil, store.Chain(), params, errors.ErrUnsupported},
 	} {
 		t.Run(name, func(t *testing.T) {
-			res, err := ingest.Stream(t.Context(), tt.r, ingest.Options{Params: tt.p, Store: tt.s})
-			if !errors.Is(err, tt.want) || res != nil {
-				t.Errorf("%v, %v; want %v", res, err, tt.want)
+			for _, jobs := range []int{1, 6} {
+				if again, ok := tt.r.(*bytes.Reader); ok {
+					again.Reset(data)
+				}
+				res, err := ingest.Stream(t.Context(), tt.r, ingest.Options{Params: tt.p, Store: tt.s, Jobs: jobs})
+				if !errors.Is(err, tt.want) || res != nil {
+					t.Errorf("%d jobs: %v, %v; want %v", jobs, res, err, tt.want)
+				}
 			}
 		})
 	}
@@ -162,16 +167,18 @@ func TestFailures(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	s := &storetest.Faulty{Store: new(storetest.Memory), PutFault: func(n int64) error {
-		if n == 5 {
-			cancel()
+	for _, jobs := range []int{1, 6} {
+		ctx, cancel := context.WithCancel(t.Context())
+		s := &storetest.Faulty{Store: new(storetest.Memory), PutFault: func(n int64) error {
+			if n == 5 {
+				cancel()
+			}
+			return nil
+		}}
+		res, err := ingest.Stream(ctx, endless{}, ingest.Options{Params: params, Store: s, Jobs: jobs})
+		if !errors.Is(err, context.Canceled) || res != nil {
+			t.Errorf("%d jobs: %v, %v", jobs, res, err)
 		}
-		return nil
-	}}
-	res, err := ingest.Stream(ctx, endless{}, ingest.Options{Params: params, Store: s})
-	if !errors.Is(err, context.Canceled) || res != nil {
-		t.Errorf("%v, %v", res, err)
 	}
 }
 

@@ -61,7 +61,7 @@ func TestSparse(t *testing.T) {
 			t.Fatal(err)
 		}
 		done := int64(0)
-		o.Store, o.Progress = new(storetest.Memory), func(n int64) { done = n }
+		o.Store, o.Progress, o.Jobs = new(storetest.Memory), func(n int64) { done = n }, rapid.SampledFrom([]int{1, 5}).Draw(t, "jobs")
 		got, err := ingest.Stream(t.Context(), newHoles(t, data, rapid.IntRange(1, 1_000_000).Draw(t, "most")), o)
 		if err != nil {
 			t.Fatal(err)

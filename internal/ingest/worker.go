@@ -73,7 +73,7 @@ func (w *worker) do(ctx context.Context, b *batch) error {
 	r := &w.result
 	r.New.Chunks += put.Chunks
 	r.New.Bytes += put.Bytes
-	size := int64(b.times) * int64(b.whole)
+	size := int64(b.times) * int64(len(b.bytes))
 	r.Reused.Chunks += b.times*len(b.chunks) - put.Chunks
 	r.Reused.Bytes += size - put.Bytes
 	r.Packed += packed
