@@ -27,10 +27,7 @@ func newBundleCommand(a *app) *cobra.Command {
 with --have in its root: a delta where that is smaller, else the chunks that it lacks.
 Without --have that is all of the image. The file goes to the device by whatever
 means, and there ociv2-sync pull --from-bundle FILE takes the image from it, with every
-check that a pull from the repository makes.
-
-The file is a tar of files of the repository: unpacked over a mirror of the repository
-that has the other images, it adds this one.`,
+check that a pull from the repository makes.`,
 		Example: `  ociv2-sync bundle --have https://images.example/app:v1 https://images.example/app:v2 v2.bundle
   ociv2-sync pull --from-bundle v2.bundle`,
 		Args: cobra.ExactArgs(2),
