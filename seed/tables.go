@@ -25,7 +25,7 @@ import (
 const (
 	stargzFooter     = 51
 	stargzTable      = "stargz.index.json"
-	chunkedMagic     = "GNUlInUx"
+	chunkedMagic     = "GnUlInUx"
 	chunkedFooter    = 64 // of older writers 40: without three of the numbers
 	chunkedFooterOld = 40
 	// maxTable is the most that a table of contents has, compressed or not.
