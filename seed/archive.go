@@ -133,11 +133,11 @@ func (a *Archive) Open(_ context.Context, path string) (io.ReadCloser, error) {
 		return in.open()
 	}
 	if a.spool == nil {
-		return nil, fmt.Errorf("seed: %s: nothing of it was kept", a.name)
+		return nil, fmt.Errorf("seed: %s: nothing of it was kept: %w", a.name, fs.ErrNotExist)
 	}
 	r, ok := a.spool.open(path)
 	if !ok {
-		return nil, fmt.Errorf("seed: %s: %s was not kept", a.name, path)
+		return nil, fmt.Errorf("seed: %s: %s was not kept: %w", a.name, path, fs.ErrNotExist)
 	}
 	return io.NopCloser(r), nil
 }

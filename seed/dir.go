@@ -9,10 +9,12 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -41,6 +43,7 @@ type dirSeed struct {
 	opts DirOptions
 	log  *slog.Logger
 	bigFiles
+	passed passed
 }
 
 // OpenDir returns the directory tree below path as a seed. Symbolic links in
@@ -190,6 +193,7 @@ func (s *dirSeed) walk(ctx context.Context, scan Scan, meet func(c candidate, na
 	if err != nil {
 		return err
 	}
+	defer s.passed.report(s.log, s.path)
 	for _, top := range tops {
 		if err := filepath.WalkDir(top, visit); err != nil {
 			return err
@@ -229,6 +233,7 @@ func (s *dirSeed) hashAll(ctx context.Context, scan Scan, cands []candidate, wan
 	// that can satisfy the same content come together, and the rest of a size
 	// is skipped as soon as it is satisfied. The largest first, so that no
 	// core is left with one of them at the end.
+	defer s.passed.report(s.log, s.path)
 	slices.SortStableFunc(cands, func(a, b candidate) int { return cmp.Compare(b.size, a.size) })
 	g, ctx := errgroup.WithContext(ctx)
 	work := make(chan candidate)
@@ -302,9 +307,50 @@ func hashFile(ctx context.Context, scan Scan, path string, size int64, buf []byt
 	return d, nil
 }
 
-// pass logs a file that is of no use.
+// pass notes a file that is of no use.
 func (s *dirSeed) pass(path string, err error) {
-	s.log.Warn("seed file passed over", "seed", s.path, "file", path, "reason", err)
+	s.log.Info("seed file passed over", "seed", s.path, "file", path, "reason", err)
+	s.passed.add(path, err)
+}
+
+// passed are files that are of no use: of a large tree there may be thousands.
+type passed struct {
+	mu    sync.Mutex
+	n     map[string]int // by reason
+	first string
+}
+
+func (p *passed) add(path string, err error) {
+	why := "changed"
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		why = "gone"
+	case errors.Is(err, fs.ErrPermission):
+		why = "not readable"
+	case errors.Is(err, unix.EIO):
+		why = "read error"
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.n == nil {
+		p.n, p.first = make(map[string]int), path
+	}
+	p.n[why]++
+}
+
+// report says how many files were passed over since the last report, and why.
+func (p *passed) report(log *slog.Logger, seed string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.n == nil {
+		return
+	}
+	args := []any{"seed", seed}
+	for _, why := range slices.Sorted(maps.Keys(p.n)) {
+		args = append(args, why, p.n[why])
+	}
+	log.Warn("seed files passed over", append(args, "first", p.first)...)
+	p.n = nil
 }
 
 // openRegular opens path if it is a regular file. It neither follows a

@@ -100,6 +100,7 @@ func (p *Plan) Recut(ctx context.Context, nodes []toc.Node, space *Space, log *s
 		c := &p.Contents[m]
 		var inside []int
 		inside, at = p.inside(c, at, wanted)
+		first := at
 		if len(inside) == 0 {
 			continue
 		}
@@ -116,7 +117,9 @@ func (p *Plan) Recut(ctx context.Context, nodes []toc.Node, space *Space, log *s
 				f.left[p.Chunks[i].ID] = p.Chunks[i].Size
 			}
 			found[k] = f.found
-			return f.search(ctx, bases, int64(p.Chunks[inside[0]].Offset-c.At))
+			// From the first cut in the content, also if that chunk is at hand: where
+			// the search begins must not depend on what was fetched before.
+			return f.search(ctx, bases, int64(p.Chunks[first].Offset-c.At))
 		})
 	}
 	if err := g.Wait(); err != nil {

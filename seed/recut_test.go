@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -158,5 +159,44 @@ func TestKinship(t *testing.T) {
 	}
 	if kinship("liba.so") == kinship("libb.so") || kinship("1") == kinship("2") {
 		t.Error("strangers are kin")
+	}
+}
+
+// What is found does not depend on what was fetched before: a plan says what the
+// pull after it does, and a pull goes on where another was cut.
+func TestRecutFindsTheSameBesideCachedChunks(t *testing.T) {
+	content := random(3<<20, 1)
+	im := cutImage(t, "file", content)
+	dir := t.TempDir()
+	// The older version lacks a piece, so that no cut of the image is one of it.
+	write(t, dir, "file", string(content[:100])+string(content[7000:2<<20])+string(content[2<<20+5000:]))
+	seeded := func(cached map[chunk.ID]bool) map[uint64]bool {
+		t.Helper()
+		p, err := Match(t.Context(), im.nodes, []Seed{openDir(t, dir, DirOptions{})}, nil)
+		if err == nil {
+			err = p.Cover(im.nodes, im.layout, im.space, func(id chunk.ID) bool { return cached[id] })
+		}
+		if err == nil {
+			err = p.Recut(t.Context(), im.nodes, im.space, nil)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := make(map[uint64]bool)
+		for _, c := range p.Chunks {
+			if c.Origin == Seeded {
+				at[c.Offset] = true
+			}
+		}
+		return at
+	}
+	want := seeded(nil)
+	cached := make(map[chunk.ID]bool)
+	for _, c := range im.space.Chunks(0, im.space.Size()) {
+		cached[c.ID] = true
+		delete(want, c.Offset)
+		if got := seeded(cached); !maps.Equal(got, want) {
+			t.Errorf("with all up to %d cached: %d chunks found, want %d", c.Offset, len(got), len(want))
+		}
 	}
 }

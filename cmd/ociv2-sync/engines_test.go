@@ -160,6 +160,7 @@ func TestEngineStorageIsSeed(t *testing.T) {
 			"containers-storage:["+driver+"@"+dir+"/"+driver+"+"+dir+"/run]localhost/hello:v1")
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir+"/overlay/overlay", 0) }) // that it mounts on itself
+	output(t, "skopeo", "copy", "-q", "--dest-compress-format", "zstd:chunked", "oci-archive:"+dir+"/a.tar:v1", "oci:"+dir+"/chunked:v1")
 	ctr := startContainerd(t, dir)
 	snapshotter := "overlayfs"
 	if !strings.Contains(ctr("plugins", "ls"), "overlayfs                linux/amd64    ok") {
@@ -169,6 +170,7 @@ func TestEngineStorageIsSeed(t *testing.T) {
 	for name, path := range map[string]string{
 		"overlay": dir + "/overlay", "vfs": dir + "/vfs", "containerd": dir + "/root",
 		"snapshots": dir + "/root/io.containerd.snapshotter.v1." + snapshotter,
+		"chunked":   dir + "/chunked",
 		"content":   dir + "/root/io.containerd.content.v1.content",
 	} {
 		t.Run(name, func(t *testing.T) {

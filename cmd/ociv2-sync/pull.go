@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
+	"github.com/ociv2-sync/ociv2-sync/internal/assemble"
 	"github.com/ociv2-sync/ociv2-sync/internal/ocidest"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/transfer"
@@ -276,6 +279,17 @@ func contentBytes(p *seed.Plan) int64 {
 	return sum
 }
 
+// losses are the pieces that were fetched after all, by reason.
+type losses map[assemble.Loss]int
+
+func (l losses) String() string {
+	var parts []string
+	for _, why := range slices.Sorted(maps.Keys(l)) {
+		parts = append(parts, fmt.Sprintf("%d %s", l[why], why))
+	}
+	return strings.Join(parts, ", ")
+}
+
 func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 	type result struct {
 		Reference  string `json:"reference"`
@@ -287,6 +301,7 @@ func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 		Copied     int    `json:"contentsFromSeeds"`
 		ByDelta    int    `json:"contentsFromDelta"`
 		Lost       int    `json:"contentsLostBySeeds"`
+		Why        losses `json:"lostBecause,omitempty"`
 		Linked     int    `json:"filesShared,omitempty"`
 		Kept       int    `json:"filesInPlace,omitempty"`
 		Changed    int    `json:"nodesChanged,omitempty"`
@@ -299,7 +314,10 @@ func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 	}
 	r := result{Reference: ref.String(), Digest: p.Digest.String(), Path: p.Path, Present: p.Present, Bytes: p.Bytes, Requests: p.Requests}
 	if s := p.Stats; s != nil {
-		r.Copied, r.ByDelta, r.Lost, r.Unrestored = s.Copied, s.Made, s.Lost, len(s.Unrestored)
+		r.Copied, r.ByDelta, r.Why, r.Unrestored = s.Copied, s.Made, s.Lost, len(s.Unrestored)
+		for _, n := range s.Lost {
+			r.Lost += n
+		}
 		r.Linked, r.Kept, r.Changed, r.Removed = s.Linked, s.Kept, s.Changed, s.Removed
 		a.warnUnrestored(s.Unrestored)
 	}
@@ -309,7 +327,7 @@ func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 	}
 	return a.print(r, func(w io.Writer) {
 		if r.Lost > 0 {
-			fmt.Fprintf(w, "%d files were not what seeds or the delta said, and were fetched\n", r.Lost)
+			fmt.Fprintf(w, "%s not what seeds or the delta said, and fetched: %s\n", count(int64(r.Lost), "piece"), r.Why)
 		}
 		fmt.Fprintf(w, "pulled %s\ndigest %s\n", r.Reference, r.Digest)
 		if r.Present {

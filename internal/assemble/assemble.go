@@ -91,8 +91,9 @@ type Stats struct {
 	Linked      int
 	LinkedBytes int64
 	// Lost counts contents, and chunks of others, that a seed no longer had or a
-	// delta did not make.
-	Lost int
+	// delta did not make, and that were fetched, by what was the matter; nil if
+	// there were none.
+	Lost map[Loss]int
 	// Fetched and FetchedBytes count chunks received and their stored bytes.
 	Fetched      int
 	FetchedBytes int64

@@ -246,7 +246,7 @@ func TestRunSurvivesLyingSeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	testutil.CompareTrees(t, p.dir, dest.Path())
-	if stats.Lost == 0 || stats.Fetched == 0 {
+	if len(stats.Lost) == 0 || stats.Fetched == 0 {
 		t.Errorf("stats %+v", stats)
 	}
 }
@@ -442,8 +442,8 @@ func TestRunCutsChunksOutOfSeeds(t *testing.T) {
 			if name != "unchanged" {
 				want += use.Chunks
 			}
-			if stats.Fetched != want || stats.Lost != want-fetch.Chunks {
-				t.Errorf("%d chunks were fetched and %d lost, want %d fetched", stats.Fetched, stats.Lost, want)
+			if stats.Fetched != want || stats.Lost[Changed]+stats.Lost[Resized]+stats.Lost[Gone] != want-fetch.Chunks {
+				t.Errorf("%d chunks were fetched and %v lost, want %d fetched", stats.Fetched, stats.Lost, want)
 			}
 		})
 	}

@@ -23,7 +23,6 @@ type builder struct {
 	fetched, fetchedBytes atomic.Int64
 	copied, copiedBytes   atomic.Int64
 	made, madeBytes       atomic.Int64
-	lost                  atomic.Int64
 	linked, linkedBytes   atomic.Int64
 	kept, keptBytes       atomic.Int64
 	changed, removed      atomic.Int64
@@ -32,6 +31,17 @@ type builder struct {
 
 	mu         sync.Mutex
 	unrestored []tree.Unrestored
+	lost       map[Loss]int
+}
+
+// lose counts pieces that were not where the plan said.
+func (b *builder) lose(why Loss, n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.lost == nil {
+		b.lost = make(map[Loss]int)
+	}
+	b.lost[why] += n
 }
 
 func (b *builder) received(n int64) {
@@ -46,7 +56,7 @@ func (b *builder) result() *Stats {
 		CopiedBytes:  b.copiedBytes.Load(),
 		Linked:       int(b.linked.Load()),
 		LinkedBytes:  b.linkedBytes.Load(),
-		Lost:         int(b.lost.Load()),
+		Lost:         b.lost,
 		Fetched:      int(b.fetched.Load()),
 		FetchedBytes: b.fetchedBytes.Load(),
 		Made:         int(b.made.Load()),
@@ -63,7 +73,9 @@ func (b *builder) result() *Stats {
 func (b *builder) add(s *Stats) {
 	b.copied.Add(int64(s.Copied))
 	b.copiedBytes.Add(s.CopiedBytes)
-	b.lost.Add(int64(s.Lost))
+	for why, n := range s.Lost {
+		b.lose(why, n)
+	}
 	b.fetched.Add(int64(s.Fetched))
 	b.fetchedBytes.Add(s.FetchedBytes)
 	b.made.Add(int64(s.Made))

@@ -74,7 +74,7 @@ func (b *builder) applyDelta(ctx context.Context) (lost []int32, err error) {
 	}
 	for _, i := range byRecord { // those after the end of a damaged delta
 		lost = append(lost, i)
-		b.lost.Add(1)
+		b.lose(NotMade, 1)
 	}
 	return lost, err
 }
@@ -105,7 +105,7 @@ func (f *deltaFile) Finish(err error) error {
 		return f.b.at(c.Nodes[0], err)
 	}
 	f.b.opts.Logger.Warn("the delta does not make a content, fetching it instead", "content", fmt.Sprintf("%x", c.Digest), "reason", err)
-	f.b.lost.Add(1)
+	f.b.lose(NotMade, 1)
 	*f.lost = append(*f.lost, f.index)
 	return f.at.remove(c.Nodes[0])
 }

@@ -71,7 +71,7 @@ func (b *builder) local(ctx context.Context, chunks []*seed.Chunk, data [][]byte
 		}
 		b.opts.Logger.Warn("seed has changed, fetching a chunk instead",
 			"seed", b.job.Plan.Seeds[c.Seed], "file", c.Path, "reason", err)
-		b.lost.Add(1)
+		b.lose(lossOf(err), 1)
 		return b.download(ctx, chunks, data)
 	}
 	err = get(ctx, b.job.Cache, b.job.Algorithm, chunks, data, maxPacked, nil)
@@ -104,7 +104,7 @@ func (b *builder) cutOut(ctx context.Context, c *seed.Chunk, dst []byte) (_ []by
 		return nil, err
 	}
 	if b.job.Algorithm.Sum(data) != c.ID {
-		return nil, errors.New("its bytes changed")
+		return nil, errBytes
 	}
 	return data, nil
 }

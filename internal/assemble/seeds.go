@@ -55,7 +55,7 @@ func (b *builder) copySeeds(ctx context.Context) ([]int32, error) {
 						c := &b.job.Plan.Contents[i]
 						b.opts.Logger.Warn("seed has changed, fetching instead",
 							"seed", b.job.Plan.Seeds[c.Seed], "file", c.Path, "reason", err)
-						b.lost.Add(1)
+						b.lose(lossOf(err), 1)
 						mu.Lock()
 						lost = append(lost, i)
 						mu.Unlock()
@@ -131,7 +131,7 @@ func (b *builder) pour(ctx context.Context, f *os.File, src io.Reader, c *seed.C
 		err = stream(ctx, f, src, c.Size, h, buf)
 	}
 	if err == nil && seed.Digest(h.Sum(nil)) != c.Digest {
-		err = fmt.Errorf("%w: its bytes changed", errSeed)
+		err = fmt.Errorf("%w: %w", errSeed, errBytes)
 	}
 	return err
 }
@@ -143,7 +143,7 @@ const hashStep = 4 << 20
 // copyFile makes the contents of f those of src and hashes them.
 func (b *builder) copyFile(ctx context.Context, f, src *os.File, size int64, h hash.Hash, buf []byte) error {
 	if fi, err := src.Stat(); err != nil || fi.Size() != size {
-		return fmt.Errorf("%w: its size changed", errSeed)
+		return fmt.Errorf("%w: %w", errSeed, cmp.Or(err, errSize))
 	}
 	cloned := !b.opts.NoClone && tree.Clone(f, src) == nil
 	for at := int64(0); at < size; at += hashStep {
@@ -160,7 +160,7 @@ func (b *builder) copyFile(ctx context.Context, f, src *os.File, size int64, h h
 		}
 		// A clone is as short as a source that was cut meanwhile.
 		if n, err := io.CopyBuffer(h, io.NewSectionReader(f, at, end-at), buf); err != nil || n < end-at {
-			return fmt.Errorf("%w: it is shorter now: %w", errSeed, cmp.Or(err, io.ErrUnexpectedEOF))
+			return fmt.Errorf("%w: %w: %w", errSeed, errSize, cmp.Or(err, io.ErrUnexpectedEOF))
 		}
 	}
 	return nil

@@ -300,7 +300,7 @@ func TestUpdateSurvivesLyingSeed(t *testing.T) {
 	stats, err := Update(t.Context(), p.job(plan, from, newCache(t)), dest, Options{})
 	must(t, err)
 	testutil.CompareTrees(t, p.dir, dir)
-	if stats.Lost == 0 || stats.Fetched == 0 {
+	if len(stats.Lost) == 0 || stats.Fetched == 0 {
 		t.Errorf("stats %+v", stats)
 	}
 }

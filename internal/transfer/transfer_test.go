@@ -13,7 +13,9 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
+	"github.com/ociv2-sync/ociv2-sync/internal/assemble"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/testutil"
 	"github.com/ociv2-sync/ociv2-sync/seed"
@@ -61,14 +63,19 @@ func newOptions(t *testing.T) PullOptions {
 
 func TestSeedsThatChange(t *testing.T) {
 	tree, ref := pushTree(t, t.TempDir(), 1)
-	for name, change := range map[string]func(path string) error{
-		"other bytes":   func(path string) error { return os.WriteFile(path, noise(2, 0), 0o644) },
-		"shorter":       func(path string) error { return os.Truncate(path, 100) },
-		"longer":        func(path string) error { return os.Truncate(path, 1<<20) },
-		"gone":          os.Remove,
-		"a directory":   func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o755)) },
-		"a symlink":     func(path string) error { return errors.Join(os.Remove(path), os.Symlink("file0", path)) },
-		"nothing in it": func(path string) error { return os.Truncate(path, 0) },
+	for name, c := range map[string]struct {
+		change func(path string) error
+		loss   assemble.Loss
+	}{
+		"other bytes":   {func(path string) error { return os.WriteFile(path, noise(2, 0), 0o644) }, assemble.Changed},
+		"shorter":       {func(path string) error { return os.Truncate(path, 100) }, assemble.Resized},
+		"longer":        {func(path string) error { return os.Truncate(path, 1<<20) }, assemble.Resized},
+		"gone":          {os.Remove, assemble.Gone},
+		"a directory":   {func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o755)) }, assemble.Unreadable},
+		"a symlink":     {func(path string) error { return errors.Join(os.Remove(path), os.Symlink("file0", path)) }, assemble.Unreadable},
+		"a loop":        {func(path string) error { return errors.Join(os.Remove(path), os.Symlink(path, path)) }, assemble.Unreadable},
+		"a FIFO":        {func(path string) error { return errors.Join(os.Remove(path), unix.Mkfifo(path, 0o644)) }, assemble.Unreadable},
+		"nothing in it": {func(path string) error { return os.Truncate(path, 0) }, assemble.Resized},
 	} {
 		t.Run(name, func(t *testing.T) {
 			seed := filepath.Join(t.TempDir(), "seed")
@@ -80,11 +87,11 @@ func TestSeedsThatChange(t *testing.T) {
 				if len(p.Plan.Missing) != 0 {
 					t.Errorf("%d contents are not in the seed", len(p.Plan.Missing))
 				}
-				must(t, change(filepath.Join(seed, "file3")))
-				must(t, change(filepath.Join(seed, "file9")))
+				must(t, c.change(filepath.Join(seed, "file3")))
+				must(t, c.change(filepath.Join(seed, "file9")))
 			})
 			must(t, err)
-			if p.Stats.Lost != 2 || p.Stats.Copied != files-2 || p.Stats.Fetched == 0 {
+			if p.Stats.Lost[c.loss] != 2 || len(p.Stats.Lost) != 1 || p.Stats.Copied != files-2 || p.Stats.Fetched == 0 {
 				t.Errorf("stats %+v, want two contents lost and fetched", p.Stats)
 			}
 			testutil.CompareTrees(t, tree, opts.Dest.Path)
