@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/testutil"
 )
@@ -276,4 +277,76 @@ func TestDeltaFiles(t *testing.T) {
 	d.fails(exitCorrupt, nil, "delta", "apply", filepath.Join(p.repo, "app/2.json"), "rootfs:"+filepath.Join(dir, "c"))
 	must(t, os.WriteFile(full, []byte("ov2-dlt\x01"), 0o644))
 	d.fails(exitCorrupt, []string{"EOF"}, "delta", "apply", full, "rootfs:"+filepath.Join(dir, "c"))
+}
+
+// A device that is several releases behind applies one delta after the other,
+// where none leads to the last one at once.
+func TestChain(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	p := &publication{repo: filepath.Join(dir, "repo")}
+	d := newDevice(t)
+	tree := filepath.Join(dir, "tree")
+	buildRelease(t, tree, 1)
+	var last string
+	for i := 1; i <= 4; i++ {
+		if i > 1 {
+			time.Sleep(1100 * time.Millisecond) // which push was the last one is told by the second
+			for k := 3; k < releaseFiles; k += 10 {
+				path := filepath.Join(tree, fmt.Sprintf("usr/lib/lib%02d.so", k))
+				b, err := os.ReadFile(path)
+				must(t, err)
+				if k < 20 || i == 3 { // some change in every release, some in one
+					b = slices.Insert(b, 5000*i, fmt.Appendf(nil, "inserted in release %d", i)...)
+				}
+				must(t, os.WriteFile(path, b, 0o644))
+				setTime(t, path)
+			}
+			writeNoise(t, filepath.Join(tree, fmt.Sprintf("usr/lib/new%d.so", i)), uint64(90+i), 5000)
+			setTime(t, filepath.Join(tree, "usr/lib"))
+		}
+		d.must("push", "--deltas=1", "rootfs:"+tree, p.ref(i))
+		last = p.ref(i)
+	}
+	nginx := testutil.StartNginx(t, p.repo)
+	url := func(i int) string { return fmt.Sprintf("%s/app:%d", nginx.URL, i) }
+	d.pull(url(1))
+	plan := d.plan(url(4))
+	nginx.Reset()
+	got := d.pull(url(4))
+	requests, bytes := nginx.Count()
+	if requests != 7 || got.Requests != 7 || plan.Total.Requests != 7 { // TAG.json, and twice for each delta
+		t.Errorf("%d requests, pull says %d and plan %d, want 7", requests, got.Requests, plan.Total.Requests)
+	}
+	if bytes != got.Bytes || plan.Total.WireBytes != bytes || bytes > 60<<10 {
+		t.Errorf("%d bytes, pull says %d and plan %d", bytes, got.Bytes, plan.Total.WireBytes)
+	}
+	testutil.CompareTrees(t, tree, d.tree("app/4"))
+
+	// A link that is damaged costs the chunks of what it would have made.
+	blobs, err := filepath.Glob(filepath.Join(p.repo, "app/blobs/sha256/*"))
+	must(t, err)
+	d = newDevice(t)
+	d.pull(p.ref(1))
+	list := newDevice(t).must("delta", "list", p.ref(2)).stdout
+	for _, path := range blobs {
+		if strings.Contains(list, filepath.Base(path)) {
+			b, err := os.ReadFile(path)
+			must(t, err)
+			clear(b[len(b)-3000 : len(b)-2000])
+			must(t, os.WriteFile(path, b, 0o644))
+		}
+	}
+	d.pull(last)
+	testutil.CompareTrees(t, tree, d.tree("app/4"))
+	// The same tag pushed again keeps its links.
+	before, err := os.ReadFile(filepath.Join(p.repo, "app/4.json"))
+	must(t, err)
+	d.must("push", "--deltas=1", "rootfs:"+tree, last)
+	after, err := os.ReadFile(filepath.Join(p.repo, "app/4.json"))
+	must(t, err)
+	const link = "io.github.ociv2-sync.delta.to"
+	if n := strings.Count(string(before), link); n != 2 || strings.Count(string(after), link) != n {
+		t.Errorf("%d links before, then\n%s", n, after)
+	}
 }

@@ -88,12 +88,8 @@ func newPlanResult(p *transfer.Prepared) *planResult {
 		for i, u := range p.Plan.PerSeed() {
 			r.Sources = append(r.Sources, planSource{Source: "seed " + p.Plan.Seeds[i].String(), Contents: u.Contents, Chunks: u.Chunks, Bytes: u.Bytes})
 		}
-		if u, rest, ok := p.Delta(); ok {
-			s := planSource{Source: "delta", Contents: u.Contents, Bytes: u.Bytes, WireBytes: rest}
-			if rest > 0 {
-				s.Requests = 1
-			}
-			r.Sources = append(r.Sources, s)
+		if u, ok := p.Delta(); ok {
+			r.Sources = append(r.Sources, planSource{Source: "delta", Contents: u.Contents, Bytes: u.Bytes, WireBytes: u.Fetched, Requests: u.Requests})
 		}
 		if u := p.Plan.PerOrigin(seed.Cached); u.Chunks > 0 {
 			r.Sources = append(r.Sources, planSource{Source: "chunks fetched before", Chunks: u.Chunks, Bytes: u.Bytes})
@@ -140,8 +136,8 @@ func planLine(p *transfer.Prepared) string {
 		local += s.Bytes
 	}
 	line := fmt.Sprintf("%s of file contents from seeds; ", human(local))
-	if d, rest, ok := p.Delta(); ok {
-		line += fmt.Sprintf("%s from a delta, %s, to fetch; ", human(d.Bytes), human(rest))
+	if d, ok := p.Delta(); ok {
+		line += fmt.Sprintf("%s from a delta, %s, to fetch; ", human(d.Bytes), human(d.Fetched))
 	}
 	line += fmt.Sprintf("%s, %s, to fetch", count(int64(u.Chunks), "chunk"), human(u.Wire))
 	if e := p.Plan.PerOrigin(seed.Early); e.Chunks > 0 {

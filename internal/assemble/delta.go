@@ -50,7 +50,7 @@ func (b *builder) applyDelta(ctx context.Context) (lost []int32, err error) {
 		Head:     b.job.Delta.Head,
 		Contents: table,
 		Base: func(ctx context.Context, i int) (delta.BaseReader, error) {
-			return openBase(ctx, b.job.Plan.Bases[i], b.job.Delta.Head.Bases[i].Size)
+			return OpenBase(ctx, b.job.Plan.Bases[i], b.job.Delta.Head.Bases[i].Size)
 		},
 		Output: func(ctx context.Context, i int) (delta.Output, error) {
 			c, ok := byRecord[i]
@@ -114,8 +114,8 @@ func (f *deltaFile) Finish(err error) error {
 // seed cannot be read at any place.
 const maxBaseInMemory = 16 << 20
 
-// openBase opens a base where a seed has it.
-func openBase(ctx context.Context, p seed.Place, size int64) (delta.BaseReader, error) {
+// OpenBase opens a base of size bytes where a seed has it.
+func OpenBase(ctx context.Context, p seed.Place, size int64) (delta.BaseReader, error) {
 	r, err := p.Open(ctx)
 	if err != nil {
 		return nil, err

@@ -23,17 +23,20 @@ const MediaTypeDelta = "application/vnd.ociv2-sync.delta.v1"
 
 const (
 	annotationDeltaFrom = "io.github.ociv2-sync.delta.from"
+	annotationDeltaTo   = "io.github.ociv2-sync.delta.to"
 	annotationDeltaHead = "io.github.ociv2-sync.delta.head"
 )
 
-// Delta is a delta that ends at an image.
+// Delta is a delta that ends at an image, or at an earlier one: a link of a
+// chain that leads to it.
 type Delta struct {
 	// Blob is its digest, Size its length in bytes, Head that of its head.
 	Blob       digest.Digest
 	Size, Head int64
 	// From is the digest of the table of contents that it starts from; empty if
-	// it starts from nothing.
-	From digest.Digest
+	// it starts from nothing. To is that of the one that a link ends at; empty for
+	// a delta that ends at the image.
+	From, To digest.Digest
 }
 
 // descriptor gives the delta as TAG.json lists it: docs/format/repository.md,
@@ -43,26 +46,36 @@ func (d Delta) descriptor() ocispec.Descriptor {
 	if d.From != "" {
 		a[annotationDeltaFrom] = d.From.String()
 	}
+	if d.To != "" {
+		a[annotationDeltaTo] = d.To.String()
+	}
 	return ocispec.Descriptor{MediaType: MediaTypeDelta, Digest: d.Blob, Size: d.Size, Annotations: a}
 }
 
-// deltas gives the deltas that a tag lists. One whose descriptor is wrong is of
-// no use, and the image can be had without it.
-func (t *tagFile) deltas() []Delta {
-	var list []Delta
+// deltas gives the deltas that a tag lists, those that end at its image and the
+// links of chains. One whose descriptor is wrong is of no use, and the image can
+// be had without it.
+func (t *tagFile) deltas() (list, links []Delta) {
+	isTOC := func(d digest.Digest) bool {
+		return d == "" || translate.CheckDescriptor(ocispec.Descriptor{Digest: d}, 0) == nil
+	}
 	for _, o := range t.Others {
 		if o.MediaType != MediaTypeDelta || translate.CheckDescriptor(o, maxBlobSize) != nil {
 			continue
 		}
 		head, err := strconv.ParseInt(o.Annotations[annotationDeltaHead], 10, 64)
 		from := digest.Digest(o.Annotations[annotationDeltaFrom])
-		if err != nil || head < 1 || head >= o.Size ||
-			from != "" && translate.CheckDescriptor(ocispec.Descriptor{Digest: from}, 0) != nil {
-			continue
+		to := digest.Digest(o.Annotations[annotationDeltaTo])
+		d := Delta{Blob: o.Digest, Size: o.Size, Head: head, From: from, To: to}
+		switch {
+		case err != nil || head < 1 || head >= o.Size || !isTOC(from) || !isTOC(to):
+		case to == "":
+			list = append(list, d)
+		case from != "":
+			links = append(links, d)
 		}
-		list = append(list, Delta{Blob: o.Digest, Size: o.Size, Head: head, From: from})
 	}
-	return list
+	return list, links
 }
 
 // maxBlobSize is the size of the largest delta.
@@ -165,7 +178,8 @@ func (w *writer) writeDeltas(ctx context.Context, d ocispec.Descriptor, deltas [
 func (t *tagFile) add(deltas []madeDelta) {
 	for _, d := range deltas {
 		t.Others = slices.DeleteFunc(t.Others, func(o ocispec.Descriptor) bool {
-			return o.MediaType == MediaTypeDelta && o.Annotations[annotationDeltaFrom] == d.blob.Annotations[annotationDeltaFrom]
+			return o.MediaType == MediaTypeDelta && o.Annotations[annotationDeltaTo] == "" &&
+				o.Annotations[annotationDeltaFrom] == d.blob.Annotations[annotationDeltaFrom]
 		})
 		t.Others = append(t.Others, d.blob)
 	}

@@ -39,6 +39,9 @@ type Image struct {
 	// Deltas are the deltas that end at this image, in the order in which the tag
 	// lists them; none for an image opened by digest.
 	Deltas []Delta
+	// Links are deltas between earlier images of the name, which lead to one that a
+	// delta of this image starts from.
+	Links []Delta
 
 	files Files
 }
@@ -62,7 +65,8 @@ func Open(ctx context.Context, files Files, ref Ref) (*Image, error) {
 			return nil, objectError(files, path, err)
 		}
 		im.Digest, im.Serial, im.Pushed = tag.Manifest.Digest, tag.Serial, tag.Pushed
-		im.Deltas, im.TagBytes = tag.deltas(), b
+		im.TagBytes = b
+		im.Deltas, im.Links = tag.deltas()
 	}
 	var err error
 	if im.ManifestBytes, err = im.manifest(ctx, tag); err != nil {

@@ -33,8 +33,10 @@ type Publication struct {
 	// that of the extra stream, nil when that is empty.
 	Catar Chunks
 	Extra *Chunks
-	// Deltas end at this image.
+	// Deltas end at this image. Links, which are published already, lead to where
+	// one of them starts.
 	Deltas []NewDelta
+	Links  []Delta
 	// Now tells the time, for the tag's date and for the lock.
 	Now func() time.Time
 }
@@ -231,9 +233,13 @@ func (w *writer) writeTag(ctx context.Context, u *updater, name string, d ocispe
 		}
 		if before != nil && before.Manifest.Digest == d.Digest {
 			// The deltas of the same image, pushed before, still end here.
-			for _, o := range before.deltas() {
+			list, links := before.deltas()
+			for _, o := range append(list, links...) {
 				tag.Others = append(tag.Others, o.descriptor())
 			}
+		}
+		for _, o := range p.Links {
+			tag.Others = append(tag.Others, o.descriptor())
 		}
 		tag.add(deltas)
 		tag.Serial = before.nextSerial(tag.Pushed)

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,15 +60,26 @@ type deltaFile struct {
 	cache string
 }
 
+// forget removes what is kept of a delta that breaks the format.
+func (d *deltaFile) forget() {
+	if d.cache != "" {
+		_ = os.Remove(d.cache) // it goes with the whole cache otherwise
+	}
+}
+
 // rest returns what of the delta is still to be fetched.
 func (d *deltaFile) rest() int64 { return d.Size - max(d.kept, d.head.Size) }
 
 // openDelta reads the head of a delta: from the cache if that has it.
 func (p *Prepared) openDelta(ctx context.Context, r *root.Root, d repo.Delta) (*deltaFile, error) {
 	f := &deltaFile{Delta: d}
+	limit := p.Image.Manifest.TOCSize
+	if d.To != "" { // an earlier one is about as large
+		limit = 2*limit + 1<<20
+	}
 	if r != nil {
 		f.cache = filepath.Join(r.ChunkCache(), "delta-"+d.Blob.Encoded())
-		if err := f.readKept(p.Image.Manifest.TOCSize); err == nil {
+		if err := f.readKept(limit); err == nil {
 			return f, nil
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			p.opts.Logger.Warn("what is kept of a delta is of no use", "reason", err)
@@ -82,10 +94,10 @@ func (p *Prepared) openDelta(ctx context.Context, r *root.Root, d repo.Delta) (*
 	if err := errors.Join(err, body.Close()); err != nil {
 		return nil, err
 	}
-	if f.head, err = delta.ReadHead(bytes.NewReader(f.headData), p.Image.Manifest.TOCSize); err != nil {
+	if f.head, err = delta.ReadHead(bytes.NewReader(f.headData), limit); err != nil {
 		return nil, err
 	}
-	return f, f.check(p.Image.Manifest.TOCDigest)
+	return f, f.check(cmp.Or(d.To, p.Image.Manifest.TOCDigest))
 }
 
 // readKept reads the head of what an earlier pull has kept of the delta, which
@@ -242,15 +254,20 @@ func (p *Prepared) chooseDelta(ctx context.Context, r *root.Root) error {
 
 // use looks for the bases of a delta and lets it make what it can.
 func (p *Prepared) use(ctx context.Context, h *delta.Head) ([]seed.Place, error) {
-	bases := make([]seed.Base, len(h.Bases))
-	for i, b := range h.Bases {
-		bases[i] = seed.Base{Prefix: b.Prefix, Size: b.Size}
-	}
-	places, err := seed.Locate(ctx, bases, p.Plan.Seeds, p.opts.Logger)
+	places, err := seed.Locate(ctx, basesOf(h), p.Plan.Seeds, p.opts.Logger)
 	if err == nil {
 		p.Plan.Use(usable(h, places), places)
 	}
 	return places, err
+}
+
+// basesOf returns what a delta needs.
+func basesOf(h *delta.Head) []seed.Base {
+	bases := make([]seed.Base, len(h.Bases))
+	for i, b := range h.Bases {
+		bases[i] = seed.Base{Prefix: b.Prefix, Size: b.Size}
+	}
+	return bases
 }
 
 // beatsChunks reports whether a delta and the chunks of what it does not make
@@ -298,23 +315,18 @@ func (p *Prepared) deltaJob() *assemble.Delta {
 		return nil
 	}
 	return &assemble.Delta{
-		Head: p.delta.head,
-		Only: p.opts.Deltas == DeltaOnly,
-		Body: p.openBody,
-		Broken: func() {
-			if p.delta.cache != "" {
-				_ = os.Remove(p.delta.cache) // it goes with the whole cache otherwise
-			}
-		},
+		Head:   p.delta.head,
+		Only:   p.opts.Deltas == DeltaOnly,
+		Body:   func(ctx context.Context) (io.ReadCloser, error) { return p.openBody(ctx, p.delta) },
+		Broken: p.delta.forget,
 	}
 }
 
-// openBody opens what follows the head of the plan's delta: what an earlier
+// openBody opens what follows the head of a delta: what an earlier
 // pull has kept, and then the rest from the repository, which is kept as it
 // arrives.
-func (p *Prepared) openBody(ctx context.Context) (io.ReadCloser, error) {
-	d := p.delta
-	b := &body{p: p}
+func (p *Prepared) openBody(ctx context.Context, d *deltaFile) (io.ReadCloser, error) {
+	b := &body{p: p, delta: d}
 	if d.cache == "" {
 		return b, b.fetch(ctx, d.head.Size)
 	}
@@ -344,14 +356,15 @@ func (p *Prepared) openBody(ctx context.Context) (io.ReadCloser, error) {
 
 // body reads the body of a delta.
 type body struct {
-	p    *Prepared
-	kept io.Reader     // nil for nothing
-	file *os.File      // takes what arrives; nil for nothing
-	net  io.ReadCloser // nil when all is kept
+	p     *Prepared
+	delta *deltaFile
+	kept  io.Reader     // nil for nothing
+	file  *os.File      // takes what arrives; nil for nothing
+	net   io.ReadCloser // nil when all is kept
 }
 
 func (b *body) fetch(ctx context.Context, at int64) (err error) {
-	b.net, err = b.p.Image.OpenDelta(ctx, b.p.delta.Delta, at, b.p.delta.Size-at)
+	b.net, err = b.p.Image.OpenDelta(ctx, b.delta.Delta, at, b.delta.Size-at)
 	return err
 }
 

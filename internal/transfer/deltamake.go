@@ -375,16 +375,18 @@ func predecessors(ctx context.Context, files repo.Files, ref repo.Ref, n int, ex
 // pushDeltas makes the deltas of a push: from the last n tags of the name, from
 // the images that are named, and from nothing if opts says so. The files are
 // the caller's to close.
-func pushDeltas(ctx context.Context, files repo.Files, ref repo.Ref, st store.Store, to *published, opts PushOptions) (made []*MadeDelta, spools []*os.File, err error) {
+//
+// Links lead to where the first of these deltas starts.
+func pushDeltas(ctx context.Context, files repo.Files, ref repo.Ref, st store.Store, to *published, opts PushOptions) (made []*MadeDelta, spools []*os.File, links []repo.Delta, err error) {
 	if opts.Deltas == 0 && len(opts.DeltaFrom) == 0 && opts.Full == FullNone {
-		return nil, nil, nil
+		return nil, nil, nil, nil
 	}
 	var opened closers
 	defer func() { err = errors.Join(err, opened.close()) }()
 	self := digestOf(sha256.Sum256(to.tree.Canonical))
 	bases, err := predecessors(ctx, files, ref, opts.Deltas, self)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	o := DeltaOptions{Memory: opts.DeltaMemory, Full: opts.Full, Jobs: opts.Jobs, TempDir: opts.TempDir, Progress: opts.DeltaProgress}
 	done := map[digest.Digest]bool{self: true}
@@ -400,25 +402,28 @@ func pushDeltas(ctx context.Context, files repo.Files, ref repo.Ref, st store.St
 	for _, im := range bases {
 		from, err := openPublished(ctx, im, st)
 		if err != nil {
-			return made, spools, err
+			return made, spools, nil, err
 		}
 		if err := make(from); err != nil {
-			return made, spools, err
+			return made, spools, nil, err
 		}
+	}
+	if len(bases) > 0 && !made[0].Useless {
+		links = chainLinks(bases[0], done)
 	}
 	for _, ref := range opts.DeltaFrom {
 		im, from, err := opened.image(ctx, ref, opts.Clients)
 		if err != nil {
-			return made, spools, err
+			return made, spools, nil, err
 		}
 		if !done[im.Manifest.TOCDigest] {
 			if err := make(from); err != nil {
-				return made, spools, err
+				return made, spools, nil, err
 			}
 		}
 	}
 	if opts.Full != FullNone {
 		err = make(nil)
 	}
-	return made, spools, err
+	return made, spools, links, err
 }

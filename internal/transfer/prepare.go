@@ -109,6 +109,7 @@ type Prepared struct {
 	spans   *repo.Spans  // that space is a sketch of; nil where all of it is known
 	heads   []*deltaFile // deltas whose heads were read
 	delta   *deltaFile   // that of the plan; nil for none
+	links   []*link      // deltas that are applied before it
 	cache   *local.Store
 	store   store.Store       // nil until it is opened
 	early   map[chunk.ID]bool // chunks that were fetched while seeds were read
@@ -190,6 +191,9 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 	if err := p.match(ctx, r, pull); err != nil {
 		return nil, err
 	}
+	if err := p.chooseChain(ctx, r); err != nil {
+		return nil, err
+	}
 	if err := p.chooseDelta(ctx, r); err != nil {
 		return nil, err
 	}
@@ -199,11 +203,12 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 	if err := p.cover(ctx); err != nil {
 		return nil, err
 	}
+	p.settleChain()
 	p.count()
 	if opts.Dest.Kind != "" && !opts.Dest.tree() {
 		p.LayerSize = layerSize(p.tree.TOC.Nodes)
 	}
-	p.Disk = p.footprint(ctx) + p.wire()
+	p.Disk = p.footprint(ctx) + p.wire() + p.spooled()
 	return p, nil
 }
 
@@ -231,8 +236,10 @@ func (p *Prepared) contents(ctx context.Context, r *root.Root) (err error) {
 		}
 	}
 	if p.opts.Deltas != DeltaNever {
-		if p.tree, err = p.treeByDelta(ctx, r); err != nil || p.tree != nil {
-			return err
+		for _, by := range []func(context.Context, *root.Root) (*repo.Tree, error){p.treeByDelta, p.treeByChain} {
+			if p.tree, err = by(ctx, r); err != nil || p.tree != nil {
+				return err
+			}
 		}
 	}
 	g, gctx := errgroup.WithContext(ctx)
@@ -287,7 +294,7 @@ func (p *Prepared) match(ctx context.Context, r *root.Root, pull bool) (err erro
 	}
 	// A budget is for the whole plan, which is not known yet.
 	// Where there are deltas, what is missing may cost less than its chunks.
-	deltas := p.opts.Deltas != DeltaNever && len(p.Image.Deltas) > 0
+	deltas := p.opts.Deltas != DeltaNever && len(p.Image.Deltas)+len(p.Image.Links) > 0
 	if !pull || deltas || p.opts.MaxBytes >= 0 || p.opts.Offline || !search.Reads() {
 		return find(ctx)
 	}
@@ -414,19 +421,46 @@ func (p *Prepared) wire() int64 { return p.Wire() + p.Plan.PerOrigin(seed.Early)
 // Wire returns the number of bytes that are still to be transferred.
 func (p *Prepared) Wire() int64 {
 	n := p.Plan.PerOrigin(seed.Fetched).Wire
-	if p.delta != nil {
-		n += p.delta.rest()
-	}
-	return n
+	bytes, _ := p.ofDeltas()
+	return n + bytes
 }
 
-// Delta returns what the plan takes from a delta: contents, and what is still
-// to be transferred of it. It says false if it takes nothing.
-func (p *Prepared) Delta() (use seed.Use, rest int64, ok bool) {
-	if p.Plan == nil || p.delta == nil {
-		return seed.Use{}, 0, false
+// ofDeltas returns what is still to be transferred of deltas, and in how many
+// requests.
+func (p *Prepared) ofDeltas() (bytes, requests int64) {
+	var files []*deltaFile
+	for _, l := range p.links {
+		files = append(files, l.file)
 	}
-	return p.Plan.FromDelta(), p.delta.rest(), true
+	if p.delta != nil {
+		files = append(files, p.delta)
+	}
+	for _, f := range files {
+		if n := f.rest(); n > 0 {
+			bytes += n
+			requests++
+		}
+	}
+	return bytes, requests
+}
+
+// DeltaUse is what a plan takes from deltas.
+type DeltaUse struct {
+	// Use is what the last delta makes; what those before it make is a seed.
+	seed.Use
+	// Fetched and Requests are what is still to be transferred of all of them.
+	Fetched, Requests int64
+}
+
+// Delta returns what the plan takes from deltas. It says false if it takes
+// nothing.
+func (p *Prepared) Delta() (use DeltaUse, ok bool) {
+	if p.Plan == nil || p.delta == nil && len(p.links) == 0 {
+		return use, false
+	}
+	use.Use = p.Plan.FromDelta()
+	use.Fetched, use.Requests = p.ofDeltas()
+	return use, true
 }
 
 // Requests returns the number of requests that the pull makes in all.
@@ -435,10 +469,8 @@ func (p *Prepared) Requests() int64 {
 		return p.MetaRequests
 	}
 	n := p.MetaRequests + int64(p.Plan.PerOrigin(seed.Fetched).Chunks+p.Plan.PerOrigin(seed.Early).Chunks)
-	if p.delta != nil && p.delta.rest() > 0 {
-		n++
-	}
-	return n
+	_, requests := p.ofDeltas()
+	return n + requests
 }
 
 // openStore opens where the chunks are.

@@ -170,7 +170,7 @@ func publishReserved(ctx context.Context, src *toc.Source, info *translate.Image
 	if err != nil {
 		return nil, err
 	}
-	deltas, files, err := pushDeltas(ctx, space, ref, st, to, opts)
+	deltas, files, links, err := pushDeltas(ctx, space, ref, st, to, opts)
 	defer func() {
 		for _, f := range files {
 			err = errors.Join(err, f.Close())
@@ -179,6 +179,7 @@ func publishReserved(ctx context.Context, src *toc.Source, info *translate.Image
 	if err != nil {
 		return nil, err
 	}
+	image.Links = links
 	for i, d := range deltas {
 		if !d.Useless {
 			image.Deltas = append(image.Deltas, d.entry(files[i]))
