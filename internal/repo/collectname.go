@@ -120,7 +120,7 @@ func (c *collection) readTag(ctx context.Context, name, tag string) (*tagState, 
 
 // choose decides which tags and deltas go.
 func (c *collection) choose() {
-	trees := make(map[digest.Digest]bool) // that tags have
+	trees := make(map[digest.Digest]bool) // that devices may have, as far as we know
 	for _, n := range c.names {
 		if c.opts.Keep > 0 || c.opts.KeepWithin > 0 {
 			c.retain(n)
@@ -134,9 +134,22 @@ func (c *collection) choose() {
 		}
 	}
 	slices.Sort(c.done.Tags)
+	// A device whose image some tag has may come to others by links.
+	for more := true; more; {
+		more = false
+		for _, n := range c.names {
+			for _, t := range n.images {
+				for _, d := range t.all() {
+					if d.To != "" && trees[d.From] && !trees[d.To] {
+						trees[d.To], more = true, true
+					}
+				}
+			}
+		}
+	}
 	for _, n := range c.names {
 		for _, t := range n.images {
-			for _, d := range t.deltas() {
+			for _, d := range t.all() {
 				made, there := n.made[d.Blob.Encoded()]
 				if d.From == "" || trees[d.From] || there && c.clock.Sub(made) < c.opts.KeepDeltas {
 					continue

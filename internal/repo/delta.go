@@ -78,6 +78,12 @@ func (t *tagFile) deltas() (list, links []Delta) {
 	return list, links
 }
 
+// all gives all deltas that a tag lists.
+func (t *tagFile) all() []Delta {
+	list, links := t.deltas()
+	return append(list, links...)
+}
+
 // maxBlobSize is the size of the largest delta.
 const maxBlobSize = 1 << 50
 

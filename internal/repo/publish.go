@@ -233,8 +233,7 @@ func (w *writer) writeTag(ctx context.Context, u *updater, name string, d ocispe
 		}
 		if before != nil && before.Manifest.Digest == d.Digest {
 			// The deltas of the same image, pushed before, still end here.
-			list, links := before.deltas()
-			for _, o := range append(list, links...) {
+			for _, o := range before.all() {
 				tag.Others = append(tag.Others, o.descriptor())
 			}
 		}
