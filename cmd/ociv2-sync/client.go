@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -23,6 +24,7 @@ type clientFlags struct {
 	headers           []string
 	netrc             string
 	caFile, cert, key string
+	timeout           time.Duration
 	remote            string
 }
 
@@ -32,6 +34,7 @@ func (f *clientFlags) add(fl *pflag.FlagSet) {
 	fl.StringVar(&f.caFile, "ca-file", "", "`FILE` with certificates to trust in place of the system's")
 	fl.StringVar(&f.cert, "cert", "", "`FILE` with a certificate to show to web servers")
 	fl.StringVar(&f.key, "key", "", "`FILE` with the key of --cert (default the same file)")
+	fl.DurationVar(&f.timeout, "timeout", 0, "`TIME` after which a web server's file is given up, with all attempts, e.g. 10m (default never)")
 	fl.StringVar(&f.remote, "remote-command", "", "`PROGRAM` that an ssh:// repository is reached by on its host, before the server's sftp (default ociv2-sync)")
 }
 
@@ -54,7 +57,7 @@ func (a *app) client(names []string) (*httpstore.Client, error) {
 	}
 	return httpstore.NewClient(httpstore.Options{
 		Jobs: a.jobs, Retries: a.retries(), RateLimit: int64(a.limitRate), Proxy: http.ProxyFromEnvironment, Logger: a.logger(),
-		Credentials: credentials, TLS: config,
+		Credentials: credentials, TLS: config, TotalTimeout: a.web.timeout,
 	}), nil
 }
 

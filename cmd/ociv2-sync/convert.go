@@ -59,7 +59,7 @@ func (a *app) runConvert(cmd *cobra.Command, args []string, o *convertOptions) e
 	if err := o.destFlags.options(&opts.Pull); err != nil {
 		return err
 	}
-	if opts.Pull.Clients, err = a.clients(append([]string{strings.TrimPrefix(args[0], "repo:")}, o.stores...)); err != nil {
+	if opts.Pull.Clients, err = a.clients(append([]string{strings.TrimPrefix(args[0], "repo:")}, o.far()...)); err != nil {
 		return err
 	}
 	opts.Push.Clients = opts.Pull.Clients

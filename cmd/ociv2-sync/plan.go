@@ -37,7 +37,7 @@ func (a *app) withPlan(cmd *cobra.Command, args []string, o *pullFlags, use func
 	if err != nil {
 		return err
 	}
-	if opts.Clients, err = a.clients(append([]string{ref.Repo}, o.stores...)); err != nil {
+	if opts.Clients, err = a.clients(append([]string{ref.Repo}, o.far()...)); err != nil {
 		return err
 	}
 	defer opts.Clients.Close()

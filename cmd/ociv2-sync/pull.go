@@ -23,6 +23,7 @@ import (
 type pullFlags struct {
 	seeds      []string
 	stores     []string
+	mirrors    []string
 	allowStore bool
 	maxBytes   byteSize
 	offline    bool
@@ -45,6 +46,7 @@ func (f *pullFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringArrayVar(&f.seeds, "seed", nil, "`[KIND:]PATH` whose file contents need not be fetched; repeatable")
 	fl.StringArrayVar(&f.stores, "store", nil, "chunk `STORE` to ask before the image's own, a directory, a URL or HOST:PATH; repeatable")
+	fl.StringArrayVar(&f.mirrors, "mirror", nil, "another `REPO` with the same images as the one in the reference: chunks come from the fastest that works; repeatable")
 	fl.BoolVar(&f.allowStore, "allow-store", false, "accept a chunk store on another host, or elsewhere on this machine, than the image")
 	fl.BoolVar(&f.offline, "offline", false, "fetch nothing but metadata; fail, with a list, if files are missing")
 	fl.Var(&f.delta, "delta", "`HOW` to use deltas: auto, where that takes fewer bytes; only, and fetch no chunks; never")
@@ -98,7 +100,7 @@ func (p *linkPolicy) Type() string { return "HOW" }
 // common returns what the flags mean.
 func (f *pullFlags) common(a *app, cmd *cobra.Command) transfer.PullOptions {
 	opts := transfer.PullOptions{
-		Root: a.root, Seeds: f.seeds, Stores: f.stores, AllowStore: f.allowStore,
+		Root: a.root, Seeds: f.seeds, Stores: f.stores, Mirrors: f.mirrors, AllowStore: f.allowStore,
 		Offline: f.offline, MaxBytes: -1, Jobs: a.jobs, Logger: a.logger(), Deltas: transfer.DeltaPolicy(f.delta),
 		InPlace: f.inPlace, Link: transfer.LinkPolicy(f.link),
 	}
@@ -107,6 +109,9 @@ func (f *pullFlags) common(a *app, cmd *cobra.Command) transfer.PullOptions {
 	}
 	return opts
 }
+
+// far returns the places that the flags name.
+func (f *pullFlags) far() []string { return slices.Concat(f.stores, f.mirrors) }
 
 // options returns what the flags and the arguments mean.
 func (f *pullFlags) options(a *app, cmd *cobra.Command, args []string) (repo.Ref, transfer.PullOptions, error) {
@@ -238,7 +243,7 @@ func (a *app) runPull(cmd *cobra.Command, args []string, o *pullOptions) error {
 	if opts.Registry, err = o.registryFlags.options(a); err != nil {
 		return err
 	}
-	if opts.Clients, err = a.clients(append([]string{ref.Repo}, o.stores...)); err != nil {
+	if opts.Clients, err = a.clients(append([]string{ref.Repo}, o.far()...)); err != nil {
 		return err
 	}
 	defer opts.Clients.Close()

@@ -31,6 +31,13 @@ func (im *Image) Store(anywhere bool) (string, error) {
 	return at, nil
 }
 
+// StoreAt is Store for the same image in another place of its repository.
+func (im *Image) StoreAt(repo string, anywhere bool) (string, error) {
+	there := Image{Ref: im.Ref, Manifest: im.Manifest}
+	there.Ref.Repo = strings.TrimRight(repo, "/")
+	return there.Store(anywhere)
+}
+
 func remoteStore(r Ref, ref string, anywhere bool) (string, error) {
 	base, err := url.Parse(r.Repo)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/store/filestore"
+	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 	"github.com/ociv2-sync/ociv2-sync/store/local"
 	"github.com/ociv2-sync/ociv2-sync/store/sftpstore"
 )
@@ -31,6 +32,24 @@ func (c Clients) OpenRepo(where string) (repo.Files, io.Closer, error) {
 		return d, closers{}, err
 	}
 	return c.open(where, repo.OpenDir)
+}
+
+// OpenMirrors opens a repository that is at several places, to be read: see
+// [repo.Mirrors].
+func (c Clients) OpenMirrors(where []string) (repo.Files, io.Closer, error) {
+	var all []repo.Files
+	var open closers
+	for _, one := range where {
+		files, closer, err := c.OpenRepo(one)
+		if err != nil {
+			return nil, nil, errors.Join(err, open.Close())
+		}
+		if d, ok := files.(*httpstore.Dir); ok && len(where) > 1 {
+			files = d.Once()
+		}
+		all, open = append(all, files), append(open, closer)
+	}
+	return repo.Mirrors(all, repo.MirrorOptions{Retries: c.SSH.Retries, Logger: c.SSH.Logger}), open, nil
 }
 
 // OpenSpace opens the repository at a path or a URL to be written to. With

@@ -38,34 +38,66 @@ func SSH(name string) (sshstore.Location, bool, error) {
 	return at, ok, nil
 }
 
-// Open opens stores, directories, URLs and places that ssh reaches, to be asked
-// in their order. The caller closes the closer when the store is no longer used.
+// Open opens stores, directories, URLs and places that ssh reaches. Directories
+// are asked first, in their order; then the others, which are mirrors of each
+// other: see [store.Mirrors]. The caller closes the closer when the store is no
+// longer used.
 func Open(names []string, clients Clients) (_ store.Store, _ io.Closer, err error) {
-	var all []store.Store
+	var near, far []store.Store
 	var open closers
+	remote := 0
 	for _, name := range names {
-		s, closer, err := openOne(name, clients)
+		if clients.remote(name) {
+			remote++
+		}
+	}
+	for _, name := range names {
+		s, closer, err := openOne(name, clients, remote > 1)
 		if err != nil {
 			return nil, nil, errors.Join(err, open.Close())
 		}
-		all, open = append(all, s), append(open, closer)
+		if open = append(open, closer); clients.remote(name) {
+			far = append(far, s)
+		} else {
+			near = append(near, s)
+		}
 	}
-	if len(all) == 1 {
+	if len(far) > 1 {
+		far = []store.Store{store.Mirrors(far, store.MirrorOptions{Retries: clients.SSH.Retries, Logger: clients.SSH.Logger})}
+	}
+	if all := append(near, far...); len(all) != 1 {
+		return store.Chain(all...), open, nil
+	} else {
 		return all[0], open, nil
 	}
-	return store.Chain(all...), open, nil
 }
 
-func openOne(name string, clients Clients) (store.Store, io.Closer, error) {
+// remote reports whether a name is of a store on another machine.
+func (c Clients) remote(name string) bool {
+	_, far, _ := SSH(name)
+	return far || IsURL(name)
+}
+
+// openOne opens a store, and, where it is one of several, one that fails soon.
+func openOne(name string, clients Clients, several bool) (store.Store, io.Closer, error) {
 	if IsURL(name) {
 		s, err := httpstore.New(clients.HTTP, name)
-		return s, closers{}, err
+		if err != nil {
+			return nil, nil, err
+		}
+		if several {
+			s = s.Once()
+		}
+		return store.Single(s), closers{}, nil
 	}
 	at, remote, err := SSH(name)
 	switch {
 	case err != nil:
 		return nil, nil, err
 	case remote:
+		if several {
+			clients.SSH.Retries = -1
+		}
 		s, err := sshstore.New(at, clients.SSH)
 		return s, s, err
 	}

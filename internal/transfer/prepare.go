@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -57,6 +58,8 @@ type PullOptions struct {
 	TempDir  string
 	// Deltas says whether deltas are used.
 	Deltas DeltaPolicy
+	// Mirrors are other places of the image's repository.
+	Mirrors []string
 	// Stores are asked for chunks before the image's own store.
 	Stores []string
 	// AllowStore lets an image name a chunk store outside its own origin.
@@ -217,7 +220,7 @@ func (p *Prepared) open(ctx context.Context, ref repo.Ref) error {
 	if b := p.opts.Bundle; b != nil {
 		return p.openBundle(ctx, b)
 	}
-	files, closer, err := p.opts.Clients.OpenRepo(ref.Repo)
+	files, closer, err := p.opts.Clients.OpenMirrors(append([]string{ref.Repo}, p.opts.Mirrors...))
 	if err != nil {
 		return err
 	}
@@ -486,7 +489,17 @@ func (p *Prepared) openStore() (store.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, closer, err := p.opts.Clients.OpenChunks(p.files.Files, p.Image.Ref.Repo, own, p.opts.Stores)
+	before := slices.Clone(p.opts.Stores)
+	for _, mirror := range p.opts.Mirrors {
+		at, err := p.Image.StoreAt(mirror, p.opts.AllowStore)
+		if err != nil {
+			return nil, err
+		}
+		if at != own && !slices.Contains(before, at) {
+			before = append(before, at)
+		}
+	}
+	s, closer, err := p.opts.Clients.OpenChunks(p.files.Files, p.Image.Ref.Repo, own, before)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,7 @@
 // Package httpstore fetches chunks and other objects from static HTTP servers.
 //
-// A [Client] is one set of connections with one policy: HTTP/1.1 with
-// keep-alive, as many requests at once as fill the link, retries with growing and
+// A [Client] is one set of connections with one policy: HTTP/2 where the server
+// offers it, HTTP/1.1 with keep-alive elsewhere, as many requests at once as fill the link, retries with growing and
 // jittered waits where a second attempt can help, which continue where the last
 // one was cut, time-outs for servers that stop, a limit in bytes on every object, no
 // redirect from https to http, no compression on the way. It counts requests and
@@ -49,6 +49,9 @@ type Options struct {
 	// AttemptTimeout ends an attempt however steadily it trickles. 0 means 10
 	// minutes.
 	AttemptTimeout time.Duration
+	// TotalTimeout ends the fetch of an object, with all its attempts. 0 means
+	// never: over a slow link that is cut again and again, each attempt brings more.
+	TotalTimeout time.Duration
 	// RateLimit is the most bytes of bodies taken per second, over all requests.
 	// 0 means no limit.
 	RateLimit int64
@@ -80,6 +83,8 @@ var errRefused = errors.New("refused")
 // [Client.Close] when done with it.
 type Client struct {
 	retry     *retryablehttp.Client
+	once      *retryablehttp.Client // which repeats nothing
+	total     time.Duration
 	userAgent string
 
 	limiter *rate.Limiter
@@ -96,12 +101,14 @@ func NewClient(o Options) *Client {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	c := &Client{userAgent: cmp.Or(o.UserAgent, "ociv2-sync"), limiter: newLimiter(o.RateLimit)}
+	c := &Client{total: max(o.TotalTimeout, 0), userAgent: cmp.Or(o.UserAgent, "ociv2-sync"), limiter: newLimiter(o.RateLimit)}
 	jobs := cmp.Or(max(o.Jobs, 0), 16)
 	c.window = newWindow(jobs)
 
-	var http1 http.Protocols
-	http1.SetHTTP1(true)
+	// HTTP/2 where a server offers it with TLS: as many requests on one connection.
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
 	dialer := &net.Dialer{Timeout: stall}
 	transport := &http.Transport{
 		Proxy: o.Proxy,
@@ -117,26 +124,30 @@ func NewClient(o Options) *Client {
 		MaxIdleConnsPerHost: jobs,
 		IdleConnTimeout:     90 * time.Second,
 		DisableCompression:  true,
-		Protocols:           &http1,
+		Protocols:           &protocols,
 	}
-	c.retry = &retryablehttp.Client{
-		HTTPClient: &http.Client{
-			Transport:     &countingTransport{client: c, next: transport, credentials: o.Credentials},
-			CheckRedirect: checkRedirect,
-			Timeout:       cmp.Or(o.AttemptTimeout, 10*time.Minute),
-		},
-		RetryMax:     max(cmp.Or(o.Retries, 5), 0),
-		RetryWaitMin: wait,
-		RetryWaitMax: maxRetryWait,
-		CheckRetry:   checkRetry,
-		Backoff:      backoff,
-		// The last response as it is, for Get to judge.
-		ErrorHandler: func(resp *http.Response, err error, _ int) (*http.Response, error) { return resp, err },
-		PrepareRetry: func(r *http.Request) error {
-			logger.Info("retrying", "url", public(r.URL))
-			return nil
-		},
+	client := &http.Client{
+		Transport:     &countingTransport{client: c, next: transport, credentials: o.Credentials},
+		CheckRedirect: checkRedirect,
+		Timeout:       cmp.Or(o.AttemptTimeout, 10*time.Minute),
 	}
+	retrying := func(times int) *retryablehttp.Client {
+		return &retryablehttp.Client{
+			HTTPClient:   client,
+			RetryMax:     times,
+			RetryWaitMin: wait,
+			RetryWaitMax: maxRetryWait,
+			CheckRetry:   checkRetry,
+			Backoff:      backoff,
+			// The last response as it is, for Get to judge.
+			ErrorHandler: func(resp *http.Response, err error, _ int) (*http.Response, error) { return resp, err },
+			PrepareRetry: func(r *http.Request) error {
+				logger.Info("retrying", "url", public(r.URL))
+				return nil
+			},
+		}
+	}
+	c.retry, c.once = retrying(max(cmp.Or(o.Retries, 5), 0)), retrying(0)
 	return c
 }
 

@@ -30,10 +30,10 @@ func (c *Client) Get(ctx context.Context, rawURL string, limit int64) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	return c.get(ctx, u, limit)
+	return c.get(ctx, c.retry, u, limit)
 }
 
-func (c *Client) get(ctx context.Context, u *url.URL, limit int64) ([]byte, error) {
+func (c *Client) get(ctx context.Context, retry *retryablehttp.Client, u *url.URL, limit int64) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -48,6 +48,13 @@ func (c *Client) get(ctx context.Context, u *url.URL, limit int64) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
+	caller := ctx
+	if c.total > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.total)
+		defer cancel()
+		req = req.WithContext(ctx)
+	}
 	o := object{req: req, limit: limit}
 	defer func() { c.window.leave(cost, limit, int64(len(o.body))) }()
 	req.SetResponseHandler(o.take)
@@ -56,15 +63,17 @@ func (c *Client) get(ctx context.Context, u *url.URL, limit int64) ([]byte, erro
 	var resp *http.Response
 	for more := true; more && ctx.Err() == nil; {
 		had := len(o.body)
-		resp, err = c.retry.Do(req)
+		resp, err = retry.Do(req)
 		more = err != nil && len(o.body) > had
 	}
 	if resp != nil {
 		defer drain(resp)
 	}
 	switch {
+	case caller.Err() != nil:
+		err = caller.Err()
 	case ctx.Err() != nil:
-		err = ctx.Err()
+		err = fmt.Errorf("%w: not there after %v", store.ErrNetwork, c.total)
 	case err != nil:
 		err = failure(ctx, err)
 	case o.final == nil && !o.whole:

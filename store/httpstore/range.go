@@ -18,7 +18,7 @@ import (
 // often as the client retries without receiving anything. Errors, of Read too,
 // are those of [Client.Get]; a server that does not know ranges is refused.
 func (d *Dir) OpenAt(ctx context.Context, path string, offset, size int64) (io.ReadCloser, error) {
-	r := &rangeReader{ctx: ctx, client: d.client, url: join(d.base, path), at: offset, end: offset + size}
+	r := &rangeReader{ctx: ctx, client: d.client, retry: d.retry, url: join(d.base, path), at: offset, end: offset + size}
 	if err := r.open(); err != nil {
 		return nil, err
 	}
@@ -29,6 +29,7 @@ func (d *Dir) OpenAt(ctx context.Context, path string, offset, size int64) (io.R
 type rangeReader struct {
 	ctx    context.Context //nolint:containedctx // a reader has no other way to get that of its opener
 	client *Client
+	retry  *retryablehttp.Client
 	url    *url.URL
 	at     int64 // the next byte
 	end    int64
@@ -45,7 +46,7 @@ func (r *rangeReader) open() error {
 	req.Header.Set("User-Agent", r.client.userAgent)
 	req.Header.Set("Accept-Encoding", "identity")
 	req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.at, r.end-1))
-	resp, err := r.client.retry.Do(req)
+	resp, err := r.retry.Do(req)
 	switch {
 	case err != nil:
 		if r.ctx.Err() != nil {
@@ -94,7 +95,7 @@ func (r *rangeReader) Read(p []byte) (int, error) {
 			return 0, fmt.Errorf("httpstore: %s: %w", public(r.url), r.ctx.Err())
 		}
 		r.cuts++
-		if r.cuts > r.client.retry.RetryMax {
+		if r.cuts > r.retry.RetryMax {
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}

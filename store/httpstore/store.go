@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/hashicorp/go-retryablehttp"
+
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/store"
 )
@@ -31,6 +33,7 @@ func parseURL(s string) (*url.URL, error) {
 // Dir reads the files below a URL.
 type Dir struct {
 	client *Client
+	retry  *retryablehttp.Client // how often
 	base   *url.URL
 }
 
@@ -41,14 +44,18 @@ func (c *Client) Dir(rawURL string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Dir{client: c, base: u}, nil
+	return &Dir{client: c, retry: c.retry, base: u}, nil
 }
+
+// Once returns the same directory for those who have another one to turn to: a
+// request that fails without having brought anything is not repeated.
+func (d *Dir) Once() *Dir { return &Dir{client: d.client, retry: d.client.once, base: d.base} }
 
 // ReadFile returns the contents of the file at path, a slash-separated path
 // relative to the directory that is not URL-escaped. Limit and errors are those
 // of [Client.Get].
 func (d *Dir) ReadFile(ctx context.Context, path string, limit int64) ([]byte, error) {
-	return d.client.get(ctx, join(d.base, path), limit)
+	return d.client.get(ctx, d.retry, join(d.base, path), limit)
 }
 
 // String returns the URL without user and query.
@@ -75,6 +82,9 @@ func New(c *Client, rawURL string) (*Store, error) {
 	}
 	return &Store{dir: d}, nil
 }
+
+// Once returns the same store, of a directory as [Dir.Once] returns it.
+func (s *Store) Once() *Store { return &Store{dir: s.dir.Once()} }
 
 // Get implements [store.Store]. An uncompressed chunk costs a second request,
 // as does a chunk that is not there.

@@ -54,7 +54,7 @@ const (
 	firstWindow = 256 << 10              // bytes, until something is known
 	fewest      = 4                      // requests that are always let through
 	minPeriod   = 100 * time.Millisecond // of a measurement
-	minDelay    = 125 * time.Millisecond // that the window has room for: pauses of either side
+	minDelay    = 10 * time.Millisecond  // that the window has room for: pauses of either side
 	growth      = 1.15                   // of the bandwidth, by which it is not found yet
 	flatPeriods = 3                      // without growth, by which it is
 	probeAfter  = 20 * time.Second
