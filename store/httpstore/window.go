@@ -22,11 +22,10 @@ type window struct {
 	most    int // requests
 	waiting []*waiter
 
-	flying int   // requests
-	load   int64 // bytes that they are expected to bring
-	limit  int64 // of load
-	asked  int64 // the most that ended requests were allowed to bring, and
-	came   int64 // what they brought
+	flying int     // requests
+	load   int64   // bytes that they are expected to bring
+	limit  int64   // of load
+	share  float64 // of their limits that requests bring
 
 	since  time.Time // begin of the period; zero: nothing has come in it
 	last   time.Time // when something came
@@ -52,16 +51,17 @@ type waiter struct {
 
 const (
 	firstWindow = 256 << 10              // bytes, until something is known
+	looseLimit  = 1 << 20                // bytes: a greater limit is one of metadata, and tells little
 	fewest      = 4                      // requests that are always let through
 	minPeriod   = 100 * time.Millisecond // of a measurement
-	minDelay    = 10 * time.Millisecond  // that the window has room for: pauses of either side
+	minDelay    = 4 * time.Millisecond   // that the window has room for: pauses of either side
 	growth      = 1.15                   // of the bandwidth, by which it is not found yet
 	flatPeriods = 3                      // without growth, by which it is
 	probeAfter  = 20 * time.Second
 )
 
 func newWindow(most int) *window {
-	return &window{most: most, limit: firstWindow}
+	return &window{most: most, limit: firstWindow, share: 1}
 }
 
 // enter waits until a request that brings at most limit bytes may be made. What it
@@ -105,10 +105,7 @@ func (w *window) dismiss(cost int64) {
 func (w *window) release() {
 	for len(w.waiting) > 0 && w.flying < w.most {
 		next := w.waiting[0]
-		next.cost = max(next.limit, 1)
-		if w.asked > 0 { // limits may be far from what comes
-			next.cost = max(int64(float64(next.limit)*float64(w.came)/float64(w.asked)), 1)
-		}
+		next.cost = max(int64(float64(next.limit)*w.share), 1)
 		if w.load+next.cost > w.limit && w.flying >= fewest {
 			return
 		}
@@ -124,11 +121,8 @@ func (w *window) release() {
 func (w *window) leave(cost, limit, n int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if n > 0 {
-		if w.asked > 1<<40 { // what was long ago matters less
-			w.asked, w.came = w.asked/2, w.came/2
-		}
-		w.asked, w.came = w.asked+max(limit, 1), w.came+n
+	if n > 0 && limit <= looseLimit {
+		w.share += (min(float64(n)/float64(max(limit, 1)), 1) - w.share) / 4
 	}
 	w.dismiss(cost)
 }
