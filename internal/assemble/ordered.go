@@ -17,7 +17,7 @@ import (
 const inFlight = 24 << 20
 
 // inFlightNear is that bound for a store that answers at once.
-const inFlightNear = 12 << 20
+const inFlightNear = 8 << 20
 
 // arrival is a chunk on its way; data is set when done is closed.
 type arrival struct {
@@ -36,6 +36,10 @@ const together = 24
 // maxSpare is the largest storage in bytes that is kept for another chunk: twice
 // that of the largest chunk of casync's default sizes.
 const maxSpare = 512 << 10
+
+// usualSize is about what storage that was used for some chunks has grown to, in
+// bytes: what is kept of it counts for as much as what is in flight.
+const usualSize = 128 << 10
 
 // pacing says how many chunks are worked on at a time.
 type pacing struct {
@@ -69,7 +73,7 @@ func inOrder(ctx context.Context, chunks []seed.Chunk, p pacing,
 		mem:    semaphore.NewWeighted(p.memory),
 		queue:  make(chan *arrival, 8*p.jobs*p.group),
 		todo:   make(chan []*arrival),
-		spare:  make(chan []byte, 2*p.jobs*p.group),
+		spare:  make(chan []byte, min(2*p.jobs*p.group, int(p.memory/usualSize))),
 	}
 	g.Go(func() error {
 		defer close(q.todo)
