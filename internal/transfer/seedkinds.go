@@ -169,30 +169,43 @@ func exists(dir, below string) bool {
 	return err == nil
 }
 
-// isStore reports whether dir is a chunk store, by its name and by the first of
-// what is in it.
+// isStore reports whether dir is a chunk store: all that is in it, as far as one
+// looks, is called as the directories of a store are, and one of them has a chunk.
+// (A directory for each year looks the same from afar.)
 func isStore(dir string) bool {
-	f, err := os.Open(dir)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
 	const some = 64
-	names, _ := f.Readdirnames(some) // an empty one may be at its end
 	shelves := 0
-	for _, name := range names {
+	full := false
+	for _, name := range firstNames(dir, some) {
 		switch {
 		case shelf.MatchString(name):
 			shelves++
+			full = full || slices.ContainsFunc(firstNames(filepath.Join(dir, name), some), func(c string) bool {
+				return chunkName.MatchString(c) && strings.HasPrefix(c, name)
+			})
 		case !strings.HasPrefix(name, "."):
 			return false
 		}
 	}
-	return shelves > 0 || len(names) == 0 && filepath.Ext(dir) == ".castr"
+	return full || shelves == 0 && filepath.Ext(dir) == ".castr"
 }
 
-// shelf is what the directories in a chunk store are called.
-var shelf = regexp.MustCompile(`^[0-9a-f]{4}$`)
+// firstNames returns up to n names in a directory.
+func firstNames(dir string, n int) []string {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(n) // at the end of an empty one there is an error
+	return names
+}
+
+// What the directories in a chunk store are called, and the chunks in these.
+var (
+	shelf     = regexp.MustCompile(`^[0-9a-f]{4}$`)
+	chunkName = regexp.MustCompile(`^[0-9a-f]{64}(\.cacnk)?$`)
+)
 
 func (o *seedOpener) dir(path string) error {
 	return o.keep(seed.OpenDir(path, seed.DirOptions{Logger: o.log, Memory: o.memory}))
