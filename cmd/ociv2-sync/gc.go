@@ -26,7 +26,9 @@ func newGCCommand(a *app) *cobra.Command {
 		Long: `Without an argument, gc ends what an interrupted pull, rm or rollback has begun in
 the root, and removes the trees and metadata that no image needs, now or for
 rollback. Pull and rm do so by themselves when they come to their end. What
-interrupted pulls have fetched stays for the next one, unless --chunks.
+interrupted pulls have fetched stays for the next one, unless --chunks. A tree stays as
+long as a process has a lease on it, as flock --shared takes one on the file
+ROOT/images/NAME/TAG/../tree.json.
 
 With a repository, a directory or an ssh or sftp URL, it removes the blobs and chunks
 that no tag needs, if they are older than --grace; with --keep or --keep-within

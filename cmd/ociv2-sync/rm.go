@@ -89,9 +89,13 @@ func (a *app) prune(ctx context.Context, holder string, do func(*root.Writer) er
 	}
 	return a.print(struct {
 		Removed []digest.Digest `json:"removed"`
-	}{append([]digest.Digest{}, gone...)}, func(out io.Writer) {
+		Leased  []digest.Digest `json:"leased,omitempty"` // not removed
+	}{append([]digest.Digest{}, gone...), w.Leased()}, func(out io.Writer) {
 		for _, d := range gone {
 			fmt.Fprintf(out, "removed %s\n", d)
+		}
+		for _, d := range w.Leased() {
+			fmt.Fprintf(out, "kept %s: somebody has a lease on it\n", d)
 		}
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 // ClearChunkCache empties the chunk cache, as is done when a pull is complete.
@@ -33,7 +34,8 @@ func (w *Writer) ClearChunkCache() error {
 	return nil
 }
 
-// Prune removes the trees and blobs that no tag needs, now or for rollback, and returns
+// Prune removes the trees and blobs that no tag needs, now or for rollback, and on which
+// nobody has a lease, and returns
 // the manifests of the trees that went. When any record cannot be read it removes
 // nothing. The context is looked at between trees.
 func (w *Writer) Prune(ctx context.Context) ([]digest.Digest, error) {
@@ -48,6 +50,7 @@ func (w *Writer) Prune(ctx context.Context) ([]digest.Digest, error) {
 	}
 	blobs := map[string]bool{}
 	var gone []digest.Digest
+	w.leased = nil
 	for _, e := range entries {
 		if err := ctx.Err(); err != nil {
 			return gone, err
@@ -57,11 +60,15 @@ func (w *Writer) Prune(ctx context.Context) ([]digest.Digest, error) {
 			continue // not made by this package
 		}
 		if !needed[d] {
-			if err := w.discard(r.join(treesDir, e.Name())); err != nil {
+			leased, err := w.discardUnleased(r.join(treesDir, e.Name()))
+			if err != nil {
 				return gone, err
 			}
-			gone = append(gone, d)
-			continue
+			if !leased {
+				gone = append(gone, d)
+				continue
+			}
+			w.leased = append(w.leased, d)
 		}
 		t, err := r.Tree(d)
 		if err != nil {
@@ -135,6 +142,29 @@ func (w *Writer) neededTrees() (map[digest.Digest]bool, error) {
 		}
 	})
 	return needed, errors.Join(append(errs, err)...)
+}
+
+// Leased returns the manifests of the trees that the last Prune left to those who have a
+// lease, though no tag needs them.
+func (w *Writer) Leased() []digest.Digest { return w.leased }
+
+// discardUnleased removes a tree unless somebody has a lease on it: a shared flock on its
+// tree.json, which the kernel ends with the process (docs/format/root.md, section 6).
+func (w *Writer) discardUnleased(path string) (leased bool, err error) {
+	f, err := os.Open(filepath.Join(path, treeJSON))
+	if errors.Is(err, fs.ErrNotExist) { // damaged; nobody can have a lease
+		return false, w.discard(path)
+	} else if err != nil {
+		return false, fmt.Errorf("root: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("root: lease on %s: %w", path, err)
+	}
+	return false, w.discard(path)
 }
 
 // discard removes a tree. It leaves its place whole, by a rename, and is taken apart in tmp/.

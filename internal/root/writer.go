@@ -32,9 +32,10 @@ func (e *LockedError) Error() string {
 // Writer is the lock of a root, and with it the right to change the root. Its methods
 // may not be called at the same time.
 type Writer struct {
-	root  *Root
-	lock  *os.File
-	stale bool // a writer that died left something: objects that no tree has, maybe
+	root   *Root
+	lock   *os.File
+	leased []digest.Digest // see Leased
+	stale  bool            // a writer that died left something: objects that no tree has, maybe
 }
 
 // Lock makes the caller the writer of the root until [Writer.Unlock]; a *LockedError when
