@@ -160,12 +160,9 @@ func (f Flags) Mask(e *Entry) {
 	if f&withIDs == 0 {
 		e.UID, e.GID = 0, 0
 	}
-	// Root has no name, unless names are all there is: then every id is 0.
-	if f&WithUserNames == 0 || f&withIDs != 0 && e.UID == 0 {
-		e.User = ""
-	}
-	if f&WithUserNames == 0 || f&withIDs != 0 && e.GID == 0 {
-		e.Group = ""
+	// An id of 0 may have a name: ids are shifted, names are not.
+	if f&WithUserNames == 0 {
+		e.User, e.Group = "", ""
 	}
 	if g := f.granularity(); g == 0 {
 		e.MTime = 0

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -118,14 +119,20 @@ func (a *app) runExtract(cmd *cobra.Command, args []string, o *extractOptions) e
 		case len(o.seeds) > 0:
 			a.say("the seeds are of no use: %s is an archive, which has all there is to extract", args[0])
 		}
-		if err := a.unrestored(done.Notes, o.strict); err != nil {
+		lacking := []string{}
+		for _, n := range done.Notes { // each of them: what was not restored is not to be guessed
+			lacking = append(lacking, message(n))
+			fmt.Fprintf(a.stderr, "ociv2-sync: warning: %s\n", message(n))
+		}
+		if err := unrestoredError(done.Notes, o.strict); err != nil {
 			return err
 		}
 		return a.print(struct {
-			Path    string `json:"path"`
-			Seeded  int    `json:"chunksFromSeeds"`
-			Fetched int    `json:"chunksFetched"`
-		}{dest, done.Seeded, done.Fetched}, func(io.Writer) {})
+			Path       string   `json:"path"`
+			Seeded     int      `json:"chunksFromSeeds"`
+			Fetched    int      `json:"chunksFetched"`
+			Unrestored []string `json:"notRestored"`
+		}{dest, done.Seeded, done.Fetched, lacking}, func(io.Writer) {})
 	})
 }
 

@@ -18,6 +18,11 @@ const maxNotes = 20
 // unless strict says that it is a failure too.
 func (a *app) unrestored(notes []tree.Unrestored, strict bool) error {
 	a.warnUnrestored(notes)
+	return unrestoredError(notes, strict)
+}
+
+// unrestoredError is the failure, if it is one.
+func unrestoredError(notes []tree.Unrestored, strict bool) error {
 	if len(notes) > 0 && (strict || unix.Geteuid() == 0) {
 		return fmt.Errorf("%d attributes could not be restored", len(notes))
 	}

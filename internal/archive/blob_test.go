@@ -12,6 +12,9 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/ociv2-sync/ociv2-sync/caibx"
+	"github.com/ociv2-sync/ociv2-sync/catar"
+	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
 	"github.com/ociv2-sync/ociv2-sync/internal/testutil"
 	"github.com/ociv2-sync/ociv2-sync/store"
@@ -225,5 +228,29 @@ func TestExtractKinds(t *testing.T) {
 	}
 	if _, err := archive.ExtractBlob(t.Context(), open(t, file+".caibx"), dir, archive.BlobOptions{}); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
+	}
+}
+
+// TestExtractHoles extracts 40 GB of zeros, which take no room.
+func TestExtractHoles(t *testing.T) {
+	dir := t.TempDir()
+	params := chunk.DefaultParams()
+	zeros := make([]byte, params.Max)
+	makeOf(t, write(t, filepath.Join(dir, "zeros"), zeros), filepath.Join(dir, "zeros.caibx"), nil)
+	x := &caibx.Index{FeatureFlags: uint64(catar.SHA512_256), Params: params}
+	id := chunk.SHA512_256.Sum(zeros)
+	const size = 40 << 30
+	for end := params.Max; end <= size; end += params.Max {
+		x.Chunks = append(x.Chunks, caibx.Chunk{End: end, ID: id})
+	}
+	f, err := os.Create(filepath.Join(dir, "x.caibx"))
+	must(t, err)
+	_, err = x.WriteTo(f)
+	must(t, errors.Join(err, f.Close()))
+	dest := filepath.Join(dir, "dest")
+	done, err := archive.ExtractBlob(t.Context(), open(t, f.Name()), dest, archive.BlobOptions{PunchHoles: true})
+	must(t, err)
+	if st := stat(t, dest); st.Size != size || st.Blocks > 16 || done.Fetched != len(x.Chunks) {
+		t.Errorf("%d bytes in %d blocks; %+v", st.Size, st.Blocks, *done)
 	}
 }

@@ -218,6 +218,23 @@ func TestShift(t *testing.T) {
 	if err := Encode(t.Context(), dir, EncodeOptions{Flags: flags, Shift: shift}, io.Discard); !refused(err) {
 		t.Errorf("id below the shift: %v", err)
 	}
+
+	// An owner that is shifted to 0 keeps its name, and the archive is still one.
+	dir = t.TempDir()
+	write(t, filepath.Join(dir, "f"), "x")
+	for _, name := range []string{dir, filepath.Join(dir, "f")} {
+		if err := os.Chown(name, 1, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got = encode(t, dir, EncodeOptions{Flags: flags, Shift: IDShift{Base: 1, Range: 65536}})
+	if want := casyncMake(t, dir, "--uid-shift=1"); !bytes.Equal(got, want) {
+		t.Error(firstDifference(want, got))
+	}
+	back, _ = extract(t, got, ExtractOptions{Flags: allFlags})
+	if err := unix.Lstat(filepath.Join(back, "f"), &st); err != nil || st.Uid != 1 {
+		t.Errorf("owner %d, %v", st.Uid, err)
+	}
 }
 
 // TestOldTimes: casync's archives hold times before 1970, but only we extract
