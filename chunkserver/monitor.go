@@ -21,6 +21,8 @@ type MonitorOptions struct {
 	// Tokens, if there are any, are those of which a request must bring one, as
 	// "Authorization: Bearer TOKEN", but for /healthz and /readyz.
 	Tokens []string
+	// Login, if it is set, says whether a user and a password may come in, too.
+	Login func(user, password string) bool
 	// Ready reports whether requests can be served. nil means always.
 	Ready func() error
 }
@@ -75,7 +77,12 @@ func (m *Monitor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	switch {
 	case !m.allowed(r):
-		rec.Header().Set("WWW-Authenticate", "Bearer")
+		if len(m.tokens) > 0 {
+			rec.Header().Add("WWW-Authenticate", "Bearer")
+		}
+		if m.opts.Login != nil {
+			rec.Header().Add("WWW-Authenticate", `Basic realm="ociv2-sync"`)
+		}
 		fail(rec, http.StatusUnauthorized)
 	case r.URL.Path == "/metrics":
 		m.metrics(rec)
@@ -86,8 +93,11 @@ func (m *Monitor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // allowed reports whether a request brings one of the tokens.
 func (m *Monitor) allowed(r *http.Request) bool {
-	if len(m.tokens) == 0 {
+	if len(m.tokens) == 0 && m.opts.Login == nil {
 		return true
+	}
+	if user, password, ok := r.BasicAuth(); ok && m.opts.Login != nil {
+		return m.opts.Login(user, password)
 	}
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	sum, found := sha256.Sum256([]byte(token)), 0

@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path"
 	"syscall"
 )
 
@@ -26,13 +27,19 @@ import (
 type Options struct {
 	// Logger is told about failures to read files. nil means nobody is.
 	Logger *slog.Logger
+	// Write takes chunks that clients PUT, verified. Who may is for the caller to
+	// see to.
+	Write bool
 }
 
-// Server is an [http.Handler] for GET and HEAD. Close it when no request is
+// Server is an [http.Handler] for GET and HEAD, and for PUT of chunks where that is
+// allowed. A chunk is served uncompressed, under its name without suffix, also if only
+// the compressed one is there. Close it when no request is
 // served any more.
 type Server struct {
 	root   *os.Root
 	logger *slog.Logger
+	write  bool
 }
 
 // New returns a server of the files in dir: a repository, a layout of one, or a
@@ -45,7 +52,7 @@ func New(dir string, o Options) (*Server, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Server{root: root, logger: o.Logger}, nil
+	return &Server{root: root, logger: o.Logger, write: o.Write}, nil
 }
 
 // Close releases the directory.
@@ -54,11 +61,18 @@ func (s *Server) Close() error { return s.root.Close() }
 // ServeHTTP implements [http.Handler]. Ranges, conditional requests, HEAD and
 // Content-Length are those of [http.ServeContent].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodPut && s.write {
+		s.put(w, r)
+		return
+	}
 	name, k, ok := published(w, r)
 	if !ok {
 		return
 	}
 	f, fi, err := s.open(name)
+	if err != nil && k == chunkKind && absent(err) && path.Ext(name) == "" && s.expand(w, r, name) {
+		return
+	}
 	if err != nil {
 		status := http.StatusNotFound
 		if !absent(err) {

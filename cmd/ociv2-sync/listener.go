@@ -1,14 +1,17 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -21,6 +24,13 @@ func (a *app) monitorOptions(o *serveOptions) (chunkserver.MonitorOptions, error
 	var m chunkserver.MonitorOptions
 	if o.accessLog {
 		m.AccessLog = slog.New(slog.NewJSONHandler(a.stderr, nil))
+	}
+	if o.htpasswd != "" {
+		users, err := readHtpasswd(o.htpasswd)
+		if err != nil {
+			return m, err
+		}
+		m.Login = users.login
 	}
 	if o.tokenFile != "" {
 		text, err := os.ReadFile(o.tokenFile)
@@ -93,6 +103,37 @@ func (r *reloading) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return r.pair, nil
 	}
 	return nil, err
+}
+
+// listen opens what --listen says: HOST:PORT, unix:PATH, or systemd, the socket that
+// systemd has opened.
+func (a *app) listen(ctx context.Context, where string) (net.Listener, error) {
+	var lc net.ListenConfig
+	if path, ok := strings.CutPrefix(where, "unix:"); ok {
+		if fi, err := os.Lstat(path); err == nil && fi.Mode().Type() == fs.ModeSocket {
+			var d net.Dialer
+			conn, err := d.DialContext(ctx, "unix", path)
+			if err == nil {
+				return nil, errors.Join(fmt.Errorf("%s: another server listens there", path), conn.Close())
+			}
+			if err := os.Remove(path); err != nil { // of a server that was killed
+				return nil, err
+			}
+		}
+		return lc.Listen(ctx, "unix", path)
+	}
+	if where != "systemd" {
+		return lc.Listen(ctx, "tcp", where)
+	}
+	pid, _ := a.env("LISTEN_PID")
+	fds, _ := a.env("LISTEN_FDS")
+	if pid != strconv.Itoa(os.Getpid()) || fds != "1" {
+		return nil, usageError{errors.New("--listen systemd is for a unit with a socket, one: LISTEN_PID and LISTEN_FDS are not in the environment")}
+	}
+	const first = 3 // sd_listen_fds(3)
+	f := os.NewFile(first, "systemd")
+	l, err := net.FileListener(f)
+	return l, errors.Join(err, f.Close())
 }
 
 // limitedListener accepts as many connections at a time as free has room for.

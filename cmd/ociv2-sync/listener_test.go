@@ -92,3 +92,22 @@ func TestLimitedListener(t *testing.T) {
 	}
 	must(t, errors.Join(second.Close(), third.Close()))
 }
+
+// A socket that a server has left behind is no hindrance; one that is in use is.
+func TestListenUnix(t *testing.T) {
+	a := &app{env: func(string) (string, bool) { return "", false }}
+	path := "unix:" + filepath.Join(t.TempDir(), "socket")
+	l, err := a.listen(t.Context(), path)
+	must(t, err)
+	if _, err := a.listen(t.Context(), path); err == nil {
+		t.Error("two listen at one place")
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	must(t, l.Close())
+	l, err = a.listen(t.Context(), path)
+	must(t, err)
+	must(t, l.Close())
+	if _, err := a.listen(t.Context(), "systemd"); exitCode(err) != exitUsage {
+		t.Errorf("without systemd: %v", err)
+	}
+}

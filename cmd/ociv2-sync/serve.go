@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,6 +41,10 @@ HTTP client can read from it; so they can from any other web server that serves
 the same directory. SIGINT and SIGTERM end it when the requests that are being
 answered are, with exit code 0. It answers /healthz, /readyz and /metrics too.
 
+Chunks are served as they are stored, and uncompressed to who asks for that, as
+desync can. With --write it takes chunks too, by PUT, from those who are let in:
+each is verified before it can be seen, and none is ever replaced.
+
 With a URL in place of DIR, of a repository or a chunk store, it is a proxy with a
 cache in the directory --cache: it fetches each object once, however many clients
 want it, verifies it, and serves what it has when the URL does not answer.
@@ -52,6 +57,8 @@ The directory is what "/" and "." mean to it.`,
 		Example: `  ociv2-sync serve /srv/www/images --listen :8080
   # for a site: everything crosses the slow link once
   ociv2-sync serve https://images.example --cache /var/cache/images --listen :8080
+  # a store that desync writes chunks to
+  ociv2-sync serve /srv/chunks.castr --write --htpasswd users --tls-cert pair.pem --listen :8443
   # in authorized_keys
   restrict,command="ociv2-sync serve --stdio --confine /srv/images --read-only" ssh-ed25519 AAAA...`,
 		Args: cobra.MaximumNArgs(1),
@@ -60,7 +67,9 @@ The directory is what "/" and "." mean to it.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.listen, "listen", "localhost:8080", "`ADDRESS` and port to listen on")
+	f.StringVar(&o.listen, "listen", "localhost:8080", "`ADDRESS` and port to listen on; or unix:PATH; or systemd, for the socket of a unit")
+	f.BoolVar(&o.write, "write", false, "take chunks that clients PUT, verified, from whoever is let in by a token, a password or a certificate")
+	f.StringVar(&o.htpasswd, "htpasswd", "", "`FILE` of users and passwords, as htpasswd -B writes it, of which a request must bring one")
 	f.StringVar(&o.cache, "cache", "", "`DIR` where a proxy keeps what it has fetched, and nothing else is")
 	f.Var(&o.cacheSize, "cache-size", "most bytes in --cache (default 10G)")
 	f.StringVar(&o.tokenFile, "token-file", "", "`FILE` with the bearer tokens, one a line, of which a request must bring one")
@@ -79,7 +88,8 @@ type serveOptions struct {
 	listen                    string
 	cache                     string
 	cacheSize                 byteSize
-	tokenFile                 string
+	tokenFile, htpasswd       string
+	write                     bool
 	tlsCert, tlsKey, clientCA string
 	maxConns                  int
 	accessLog                 bool
@@ -91,7 +101,7 @@ type serveOptions struct {
 func (a *app) runServe(cmd *cobra.Command, args []string, o *serveOptions) error {
 	if !o.stdio {
 		if o.confine != "" || o.readOnly {
-			return usageError{errors.New("--confine and --read-only are for --stdio; HTTP serves DIR alone, and is read only")}
+			return usageError{errors.New("--confine and --read-only are for --stdio; HTTP serves DIR alone, read only but for --write")}
 		}
 		return a.serveHTTP(cmd.Context(), arg(args, 0, "."), o)
 	}
@@ -103,7 +113,7 @@ func (a *app) runServe(cmd *cobra.Command, args []string, o *serveOptions) error
 
 // webFlags reports whether one of the options of HTTP was given.
 func webFlags(cmd *cobra.Command) (given bool) {
-	for _, name := range []string{"listen", "cache", "cache-size", "token-file", "tls-cert", "tls-key", "tls-client-ca", "max-connections", "access-log"} {
+	for _, name := range []string{"listen", "write", "htpasswd", "cache", "cache-size", "token-file", "tls-cert", "tls-key", "tls-client-ca", "max-connections", "access-log"} {
 		given = given || cmd.Flags().Changed(name)
 	}
 	return given
@@ -121,7 +131,10 @@ func (a *app) handler(what string, o *serveOptions) (closingHandler, error) {
 		if o.cache != "" || o.cacheSize != 0 {
 			return nil, usageError{errors.New("--cache and --cache-size are for a proxy, of a URL")}
 		}
-		return chunkserver.New(what, chunkserver.Options{Logger: a.logger()})
+		return chunkserver.New(what, chunkserver.Options{Logger: a.logger(), Write: o.write})
+	}
+	if o.write {
+		return nil, usageError{errors.New("--write is for a directory, not for a proxy")}
 	}
 	if o.cache == "" {
 		return nil, usageError{errors.New("a proxy needs a directory of its own: --cache DIR")}
@@ -154,8 +167,11 @@ func (p *proxy) Close() error {
 }
 
 func (a *app) serveHTTP(ctx context.Context, what string, o *serveOptions) (err error) {
-	if _, _, err := net.SplitHostPort(o.listen); err != nil {
-		return usageError{fmt.Errorf("--listen is HOST:PORT or :PORT, not %q", o.listen)}
+	if _, _, err := net.SplitHostPort(o.listen); err != nil && o.listen != "systemd" && !strings.HasPrefix(o.listen, "unix:") {
+		return usageError{fmt.Errorf("--listen is HOST:PORT, :PORT, unix:PATH or systemd, not %q", o.listen)}
+	}
+	if o.write && o.tokenFile == "" && o.htpasswd == "" && o.clientCA == "" {
+		return usageError{errors.New("--write needs to know who may: --token-file, --htpasswd or --tls-client-ca")}
 	}
 	if o.maxConns < 1 {
 		return usageError{fmt.Errorf("--max-connections is 1 or more, not %d", o.maxConns)}
@@ -173,8 +189,7 @@ func (a *app) serveHTTP(ctx context.Context, what string, o *serveOptions) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, handler.Close()) }()
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", o.listen)
+	l, err := a.listen(ctx, o.listen)
 	if err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
