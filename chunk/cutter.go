@@ -7,7 +7,7 @@ import "math/bits"
 // given. It is not safe for concurrent use.
 //
 // It uses the processor's vector instructions where it has suitable ones
-// (internal/asmgen): AVX-512 or AVX2. The build tag purego, or
+// (internal/asmgen): AVX-512, AVX2 or NEON. The build tag purego, or on amd64
 // GODEBUG=cpu.avx512f=off,cpu.bmi1=off in the environment of the program, leaves
 // it with plain Go; the first of these two leaves it with AVX2. The cuts are the same.
 type Cutter struct {

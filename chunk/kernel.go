@@ -2,6 +2,8 @@ package chunk
 
 import "math/bits"
 
+//go:generate go -C ../internal/asmgen run ./neon -out ../../chunk/kernels_arm64.s
+
 const (
 	// blockSize is the number of positions that a kernel looks at together.
 	blockSize = 64

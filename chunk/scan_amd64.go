@@ -3,7 +3,6 @@
 package chunk
 
 import (
-	"math/bits"
 	"unsafe"
 
 	"golang.org/x/sys/cpu"
@@ -42,14 +41,6 @@ func avx2(b []byte, from, n int, v *vectorTest) int {
 	}
 	return scanAVX2(p, n, &rotatedTables, (*[3]uint32)(v))
 }
-
-// rotatedTables are the hash's table rotated right by 1 to 8 bits.
-var rotatedTables = func() (t [8 * 256]uint32) {
-	for i := range t {
-		t[i] = bits.RotateLeft32(buzhash[i%256], -1-i/256)
-	}
-	return t
-}()
 
 // vectorTables are the constants of the kernel, laid out as its generator says.
 var vectorTables = func() (t [336]uint32) {
