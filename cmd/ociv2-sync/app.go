@@ -314,7 +314,7 @@ func message(err error) string {
 	where, rest, ok := strings.Cut(text, ": ")
 	switch where {
 	case "archive", "assemble", "caibx", "catalogue", "catar", "chunk", "durable", "httpstore", "ingest", "local",
-		"ocidest", "ocisrc", "repo", "root", "seed", "serve", "sftpstore", "sshstore", "store", "stores", "toc", "transfer", "translate", "tree":
+		"ocidest", "ocisrc", "repo", "root", "s3store", "seed", "serve", "sftpstore", "sshstore", "store", "stores", "toc", "transfer", "translate", "tree":
 		if ok {
 			return rest
 		}

@@ -26,6 +26,7 @@ type clientFlags struct {
 	caFile, cert, key string
 	timeout           time.Duration
 	remote            string
+	s3                s3Flags
 }
 
 func (f *clientFlags) add(fl *pflag.FlagSet) {
@@ -36,12 +37,13 @@ func (f *clientFlags) add(fl *pflag.FlagSet) {
 	fl.StringVar(&f.key, "key", "", "`FILE` with the key of --cert (default the same file)")
 	fl.DurationVar(&f.timeout, "timeout", 0, "`TIME` after which a web server's file is given up, with all attempts, e.g. 10m (default never)")
 	fl.StringVar(&f.remote, "remote-command", "", "`PROGRAM` that an ssh:// repository is reached by on its host, before the server's sftp (default ociv2-sync)")
+	f.s3.add(fl)
 }
 
 // clients returns what reaches other machines, to be closed.
 func (a *app) clients(names []string) (stores.Clients, error) {
 	client, err := a.client(names)
-	return stores.Clients{HTTP: client, SSH: a.ssh(), Server: a.web.remote}, err
+	return stores.Clients{HTTP: client, SSH: a.ssh(), Server: a.web.remote, S3: a.s3Options()}, err
 }
 
 // client returns the HTTP client of this run, which sends --header to the origins

@@ -23,6 +23,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 	"github.com/ociv2-sync/ociv2-sync/seed"
 	"github.com/ociv2-sync/ociv2-sync/store"
+	"github.com/ociv2-sync/ociv2-sync/store/s3store"
 	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 	"github.com/ociv2-sync/ociv2-sync/translate"
@@ -87,6 +88,7 @@ func advice(err error) string {
 		{repo.ErrOutside, "--allow-store accepts it, if you trust it"},
 		{transfer.ErrBudget, "raise --max-bytes, or add a --seed that has more of the image"},
 		{transfer.ErrSpace, "free some space, or pull to another filesystem"},
+		{s3store.ErrConditions, "--single-writer accepts it, if nobody else writes to this repository meanwhile"},
 		{store.ErrNetwork, "try again; a pull goes on with what it has fetched"},
 		{registry.ErrDenied, "log in to it with podman or docker, or name a file that they wrote with --authfile"},
 		{root.ErrNotRoot, "--root names a directory for images that is empty or made by this program"},
@@ -112,7 +114,7 @@ func exitCode(err error) int {
 	}{
 		{exitUsage, []error{
 			archive.ErrUsage, transfer.ErrUsage, durable.ErrOccupied, tree.ErrMounted, repo.ErrRef,
-			registry.ErrReference, root.ErrNotRoot, root.ErrName, sshstore.ErrLocation, seed.ErrUnknown, stores.ErrReadOnly,
+			registry.ErrReference, root.ErrNotRoot, root.ErrName, sshstore.ErrLocation, seed.ErrUnknown, stores.ErrReadOnly, s3store.ErrURL,
 		}},
 		{exitBudget, []error{transfer.ErrBudget}},
 		{exitSpace, []error{transfer.ErrSpace, syscall.ENOSPC, syscall.EDQUOT}},

@@ -30,7 +30,7 @@ interrupted pulls have fetched stays for the next one, unless --chunks. A tree s
 long as a process has a lease on it, as flock --shared takes one on the file
 ROOT/images/NAME/TAG/../tree.json.
 
-With a repository, a directory or an ssh or sftp URL, it removes the blobs and chunks
+With a repository, a directory or an ssh, sftp or s3 URL, it removes the blobs and chunks
 that no tag needs, if they are older than --grace; with --keep or --keep-within
 also tags that are too many or too old, and the deltas that begin at an image no
 tag names any more, --keep-deltas after they were made. Pushes that are under way

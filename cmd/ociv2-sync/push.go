@@ -146,7 +146,7 @@ func newPushCommand(a *app) *cobra.Command {
 		Long: `Push merges the layers of an image into one filesystem, cuts it into chunks, and
 publishes it in the repository REPO, a directory that any web server can serve;
 ssh://HOST/PATH is one on a host that has this program or an sftp server, and
-sftp://HOST/PATH asks for the latter alone.
+sftp://HOST/PATH asks for the latter alone; s3://BUCKET/PREFIX is a bucket.
 SOURCE is one of
 
   oci:DIR[:REF]              an OCI image layout

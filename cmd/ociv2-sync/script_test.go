@@ -24,6 +24,7 @@ import (
 //	sametree -nolinks WANT GOT    the same, with hard links as files of their own
 //	serving DIR                   serve a directory with nginx, at $URL
 //	registry USER PASSWORD        start a registry at $REGISTRY, with an auth.json for it
+//	s3 BUCKET...                  run an S3 service with these buckets, which s3:// is
 //	sshd [COMMAND]                run sshd, which any host name leads to: for every
 //	                              command, or for the one given in place of any
 //
@@ -74,6 +75,11 @@ func TestScripts(t *testing.T) {
 				ts.Setenv("REGISTRY", host)
 				auth := base64.StdEncoding.EncodeToString([]byte(args[0] + ":" + args[1]))
 				ts.Check(os.WriteFile(ts.MkAbs("auth.json"), []byte(`{"auths":{"`+host+`":{"auth":"`+auth+`"}}}`), 0o600))
+			},
+			"s3": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Setenv("AWS_ENDPOINT_URL_S3", testutil.StartS3(t, args...))
+				ts.Setenv("AWS_ACCESS_KEY_ID", testutil.S3AccessKey)
+				ts.Setenv("AWS_SECRET_ACCESS_KEY", testutil.S3SecretKey)
 			},
 			"sshd": func(ts *testscript.TestScript, _ bool, args []string) {
 				program, err := exec.LookPath("ociv2-sync")

@@ -15,6 +15,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/store/filestore"
 	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 	"github.com/ociv2-sync/ociv2-sync/store/local"
+	"github.com/ociv2-sync/ociv2-sync/store/s3store"
 	"github.com/ociv2-sync/ociv2-sync/store/sftpstore"
 )
 
@@ -56,7 +57,7 @@ func (c Clients) OpenMirrors(where []string) (repo.Files, io.Closer, error) {
 // create a directory that is not there is made. The caller closes the closer.
 func (c Clients) OpenSpace(where string, create bool) (repo.Space, io.Closer, error) {
 	if IsURL(where) {
-		return nil, nil, fmt.Errorf("stores: %w: %s: images are pushed into a directory, also by ssh or sftp", ErrReadOnly, repo.Redact(where))
+		return nil, nil, fmt.Errorf("stores: %w: %s: images are pushed into a directory, also by ssh or sftp, or a bucket", ErrReadOnly, repo.Redact(where))
 	}
 	if create {
 		return c.open(where, repo.CreateDir)
@@ -66,6 +67,10 @@ func (c Clients) OpenSpace(where string, create bool) (repo.Space, io.Closer, er
 
 // open opens what can be written to, a directory by openDir.
 func (c Clients) open(where string, openDir func(string) (*repo.Dir, error)) (repo.Space, io.Closer, error) {
+	if isS3(where) {
+		d, err := s3store.Open(where, c.S3)
+		return d, d, err
+	}
 	if isSFTP(where) {
 		d, err := sftpstore.Open(where, sftpstore.Options{SSH: c.SSH, Server: c.Server})
 		return d, d, err
@@ -78,13 +83,15 @@ func isSFTP(where string) bool {
 	return strings.HasPrefix(where, "ssh://") || strings.HasPrefix(where, "sftp://")
 }
 
+func isS3(where string) bool { return strings.HasPrefix(where, "s3://") }
+
 // OpenChunks opens the chunk store at a place that an image of the repository at
 // where has named; the stores before are asked first. What is in the repository
 // is read as files, which are the repository's, are.
 func (c Clients) OpenChunks(files repo.Files, where, at string, before []string) (store.Store, io.Closer, error) {
 	far, ok := files.(filestore.Files)
 	dir, inside := strings.CutPrefix(at, where+"/")
-	if !ok || !inside || !isSFTP(where) {
+	if !ok || !inside || !isSFTP(where) && !isS3(where) {
 		return Open(append(slices.Clone(before), at), c)
 	}
 	own := filestore.New(far, dir, filestore.Options{})
@@ -153,8 +160,9 @@ func (c Clients) OpenTarget(ctx context.Context, space repo.Space, dir string) (
 		if !ok {
 			return Target{}, fmt.Errorf("stores: %w: %s", ErrReadOnly, space)
 		}
+		_, listed := space.(*s3store.Dir)      // where a list is a request for a thousand
 		nothing := func() error { return nil } // what Create has made lasts
-		return Target{Store: filestore.New(far, dir, filestore.Options{}), Jobs: farJobs, flush: nothing, close: nothing}, nil
+		return Target{Store: filestore.New(far, dir, filestore.Options{ListFirst: listed}), Jobs: farJobs, flush: nothing, close: nothing}, nil
 	}
 	st, err := local.Open(filepath.Join(d.String(), dir), local.Options{Create: true, Sync: true})
 	if err != nil {

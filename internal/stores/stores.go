@@ -10,6 +10,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 	"github.com/ociv2-sync/ociv2-sync/store/local"
+	"github.com/ociv2-sync/ociv2-sync/store/s3store"
 	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
 )
 
@@ -20,6 +21,8 @@ type Clients struct {
 	// Server is the program on the far side of ssh repositories: see
 	// sftpstore.Options.
 	Server string
+	// S3 is how buckets are reached.
+	S3 s3store.Options
 }
 
 // IsURL reports whether a name is an http or https URL, not a path.

@@ -128,6 +128,7 @@ func testCollect(t *testing.T, s repo.Space) {
 // nothing.
 func testCollectBeside(t *testing.T, s repo.Space) {
 	pubs := []repo.Publication{Publication(t, s, "one"), Publication(t, s, "two"), Publication(t, s, "three")}
+	must(t, Push(t.Context(), s, "kept:1", Publication(t, s, "kept"))) // so that it is a repository
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
