@@ -2,17 +2,22 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/ociv2-sync/ociv2-sync/catar"
 	"github.com/ociv2-sync/ociv2-sync/chunk"
+	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 )
 
 // The types of records that the crafted archives have (docs/format/catar.md).
@@ -259,5 +264,17 @@ func TestCraftedChunks(t *testing.T) {
 				d.must("extract", "-q", filepath.Join(dir, "x.caibx"), filepath.Join(out, "dest"))
 			}
 		})
+	}
+}
+
+// TestEndedBy tells what a signal left half done.
+func TestEndedBy(t *testing.T) {
+	sig := signalError{syscall.SIGINT}
+	err := endedBy(sig, fmt.Errorf("archive: %w", &tree.PartialError{Changed: []string{"a"}, Err: context.Canceled}))
+	if p, ok := errors.AsType[*tree.PartialError](err); !ok || len(p.Changed) != 1 || exitCode(err) != 130 {
+		t.Errorf("%v, exit code %d", err, exitCode(err))
+	}
+	if err := endedBy(sig, context.Canceled); err.Error() != "interrupted" {
+		t.Error(err)
 	}
 }

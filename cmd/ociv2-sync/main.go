@@ -10,6 +10,8 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr, os.LookupEnv)) }
@@ -36,10 +38,19 @@ func run(args []string, stdout, stderr io.Writer, env func(string) (string, bool
 	// An interrupt shows as whatever it interrupted; the signal says it better.
 	var sig signalError
 	if cause := context.Cause(ctx); errors.As(cause, &sig) {
-		err = sig
+		err = endedBy(sig, err)
 	}
 	a.fail(err)
 	return exitCode(err)
+}
+
+// endedBy is the error for a signal that ended what failed with err: what was
+// changed by then is still told.
+func endedBy(sig signalError, err error) error {
+	if p, ok := errors.AsType[*tree.PartialError](err); ok {
+		return &tree.PartialError{Changed: p.Changed, Err: sig}
+	}
+	return sig
 }
 
 // withSignals returns a context that SIGINT and SIGTERM cancel, with a
