@@ -16,7 +16,8 @@ import (
 )
 
 func newInspectCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	var platform platformFlag
+	cmd := &cobra.Command{
 		Use:   "inspect REPO/NAME[:TAG|@sha256:DIGEST]",
 		Short: "Show what an image in a repository is",
 		Long: `Inspect prints what the metadata of an image says: its digests and its config, what
@@ -25,15 +26,18 @@ other tags of its name. It reads no chunk.`,
 		Example: `  ociv2-sync inspect https://images.example/app:v2
   ociv2-sync inspect --json https://images.example/app:v2 | jq .config.config.Env`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.runInspect(cmd, args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.runInspect(cmd, args[0], string(platform)) },
 	}
+	platform.add(cmd.Flags())
+	return cmd
 }
 
-func (a *app) runInspect(cmd *cobra.Command, arg string) error {
+func (a *app) runInspect(cmd *cobra.Command, arg, platform string) error {
 	ref, err := repo.ParseRef(arg)
 	if err != nil {
 		return err
 	}
+	ref.Platform = platform
 	clients, err := a.clients([]string{ref.Repo})
 	if err != nil {
 		return err
@@ -79,6 +83,7 @@ type inspection struct {
 	Serial        uint64          `json:"serial,omitempty"`
 	Pushed        *time.Time      `json:"pushed,omitempty"`
 	Tags          []string        `json:"tags"`
+	Platforms     []string        `json:"platforms,omitempty"` // of the tag
 	Flags         string          `json:"featureFlags"`
 	Tree          inspectTree     `json:"tree"`
 	Chunks        inspectChunks   `json:"chunks"`
@@ -92,7 +97,7 @@ func newInspection(in *transfer.Inspection) *inspection {
 	m := in.Image.Manifest
 	r := &inspection{
 		Reference: in.Image.Ref.String(), Digest: in.Image.Digest.String(), Source: m.Source.String(), TOC: m.TOCDigest.String(),
-		Serial: in.Image.Serial, Tags: in.Tags, Flags: catar.Flags(m.FeatureFlags).String(), MetadataBytes: in.MetadataBytes,
+		Serial: in.Image.Serial, Tags: in.Tags, Platforms: in.Image.Platforms, Flags: catar.Flags(m.FeatureFlags).String(), MetadataBytes: in.MetadataBytes,
 		Tree: inspectTree{
 			in.Nodes, in.Directories, in.Files, in.Links, in.ContentBytes, in.Contents, in.DistinctBytes,
 			int64(m.Catar.Size), 0, m.TOCSize, m.TOC.Size,
@@ -131,6 +136,9 @@ func (r *inspection) table(w io.Writer) {
 	}
 	for _, tag := range r.Tags {
 		row("tag", "%s", tag)
+	}
+	for _, p := range r.Platforms {
+		row("platform", "%s", p)
 	}
 	row("tree", "%d nodes: %d directories, %d files, %d hard links", r.Tree.Nodes, r.Tree.Directories, r.Tree.Files, r.Tree.Links)
 	row("contents", "%s, of which %d, %s, are distinct", human(r.Tree.Bytes), r.Tree.Distinct, human(r.Tree.DistinctBytes))

@@ -17,7 +17,8 @@ import (
 )
 
 func newLsCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	var platform platformFlag
+	cmd := &cobra.Command{
 		Use:   "ls REPO/NAME[:TAG|@sha256:DIGEST] [PATH]",
 		Short: "List the files of an image in a repository",
 		Long: `Ls prints mode, owner, group, size, time and path of every node of an image, or of
@@ -25,8 +26,10 @@ PATH in it and all below, from its table of contents alone. Bytes of names that 
 terminal could take amiss are printed as three octal digits.`,
 		Example: `  ociv2-sync ls https://images.example/app:v2 usr/bin`,
 		Args:    cobra.RangeArgs(1, 2),
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.runLs(cmd, args) },
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.runLs(cmd, args, string(platform)) },
 	}
+	platform.add(cmd.Flags())
+	return cmd
 }
 
 // lsNode is a node in the JSON of ls. Names that are no UTF-8 have their other
@@ -47,11 +50,12 @@ type lsNode struct {
 	XAttrs  map[string][]byte `json:"xattrs,omitempty"`
 }
 
-func (a *app) runLs(cmd *cobra.Command, args []string) error {
+func (a *app) runLs(cmd *cobra.Command, args []string, platform string) error {
 	ref, err := repo.ParseRef(args[0])
 	if err != nil {
 		return err
 	}
+	ref.Platform = platform
 	clients, err := a.clients([]string{ref.Repo})
 	if err != nil {
 		return err

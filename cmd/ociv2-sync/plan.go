@@ -28,6 +28,7 @@ catalogue, so that seed files that were read to plan are not read again.`,
 	}
 	o.add(cmd)
 	o.addPlace(cmd)
+	o.addPlatform(cmd)
 	return cmd
 }
 

@@ -32,7 +32,12 @@ type pullFlags struct {
 	inPlace bool // see addPlace
 	link    linkPolicy
 	bundle  string
+
+	platform platformFlag // see addPlatform
 }
+
+// addPlatform adds --platform, which commands that read other sources have already.
+func (f *pullFlags) addPlatform(cmd *cobra.Command) { f.platform.add(cmd.Flags()) }
 
 // addPlace adds the flags that say how files get to where they are to be.
 func (f *pullFlags) addPlace(cmd *cobra.Command) {
@@ -124,6 +129,7 @@ func (f *pullFlags) options(a *app, cmd *cobra.Command, args []string) (repo.Ref
 	if err != nil {
 		return ref, opts, err
 	}
+	ref.Platform = string(f.platform)
 	if len(args) > 1 {
 		opts.Dest, err = transfer.ParseDest(args[1])
 	}
@@ -229,6 +235,7 @@ all that follows // where it contains a slash.` + casyncHelp,
 	o.pullFlags.addPlace(cmd)
 	o.destFlags.add(cmd)
 	o.registryFlags.add(cmd.Flags())
+	o.addPlatform(cmd)
 	return cmd
 }
 

@@ -49,12 +49,32 @@ func (o *registryFlags) options(a *app) (registry.Options, error) {
 	return r, err
 }
 
+// platformFlag is the value of --platform.
+type platformFlag string
+
+func (p *platformFlag) add(f *pflag.FlagSet) {
+	f.Var(p, "platform", "`PLATFORM` of the image to take where there are several, OS/ARCH[/VARIANT] (default this machine's)")
+}
+
+// String implements pflag.Value.
+func (p *platformFlag) String() string { return string(*p) }
+
+// Type implements pflag.Value.
+func (p *platformFlag) Type() string { return "PLATFORM" }
+
+// Set implements pflag.Value.
+func (p *platformFlag) Set(s string) error {
+	_, err := translate.ParsePlatform(s)
+	*p = platformFlag(s)
+	return err
+}
+
 // sourceFlags say how a source is read.
 type sourceFlags struct {
 	registryFlags
-	platform string
-	tempDir  string
-	limits   limitFlags
+	platformFlag
+	tempDir string
+	limits  limitFlags
 }
 
 // limitFlags bound what the layers of an image may ask for.
@@ -84,7 +104,7 @@ func (l *limitFlags) options() (translate.Limits, error) {
 
 func (o *sourceFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&o.platform, "platform", "", "`PLATFORM` of the image to take where there are several, OS/ARCH[/VARIANT] (default this machine's)")
+	o.platformFlag.add(f)
 	f.StringVar(&o.tempDir, "temp-dir", "", "`DIR` where contents of layers wait (default /var/tmp)")
 	o.registryFlags.add(f)
 	o.limits.add(f)
@@ -97,7 +117,7 @@ func (o *sourceFlags) options(a *app) (transfer.PushOptions, error) {
 		return transfer.PushOptions{}, err
 	}
 	limits, err := o.limits.options()
-	return transfer.PushOptions{Platform: o.platform, TempDir: o.tempDir, Registry: r, Limits: limits, Storage: a.storage()}, err
+	return transfer.PushOptions{Platform: string(o.platformFlag), TempDir: o.tempDir, Registry: r, Limits: limits, Storage: a.storage()}, err
 }
 
 // storage returns where podman and buildah keep the images of this user.
@@ -136,6 +156,7 @@ type pushOptions struct {
 	deltaFrom []string
 	full      fullFlag
 	memory    byteSize
+	all       bool
 }
 
 func newPushCommand(a *app) *cobra.Command {
@@ -168,6 +189,7 @@ The tag appears, or changes, when everything else is in place: whoever pulls
 meanwhile gets the old image.` + casyncHelp,
 		Example: `  ociv2-sync push oci:build:v2 /srv/www/images/app:v2
   ociv2-sync push docker-archive:app.tar /srv/www/images/app
+  ociv2-sync push --all-platforms docker://registry.example/app:v2 /srv/www/images/app:v2
   ociv2-sync push containers-storage:localhost/app:dev /srv/www/images/app:dev
   ociv2-sync push rootfs:/srv/tree /srv/www/images/app:test
   ociv2-sync push --full --delta-from /srv/www/images/base:1 oci:build:v2 /srv/www/images/app:v2
@@ -182,6 +204,7 @@ meanwhile gets the old image.` + casyncHelp,
 	}
 	o.sourceFlags.add(cmd)
 	f := cmd.Flags()
+	f.BoolVar(&o.all, "all-platforms", false, "publish the images of all platforms that SOURCE has under the one tag, of which each device pulls its own")
 	f.IntVar(&o.deltas, "deltas", 3, "`NUMBER` of earlier tags, those pushed last, to make deltas from")
 	f.StringArrayVar(&o.deltaFrom, "delta-from", nil, "published image `REPO/NAME[:TAG]`, of any name or repository, to make a delta from too; repeatable")
 	o.full.add(f)
@@ -192,6 +215,9 @@ meanwhile gets the old image.` + casyncHelp,
 func (a *app) runPush(cmd *cobra.Command, args []string, o *pushOptions) error {
 	if o.deltas < 0 {
 		return usageError{fmt.Errorf("--deltas is 0 or more, not %d", o.deltas)}
+	}
+	if o.all && o.platformFlag != "" {
+		return usageError{errors.New("--all-platforms leaves nothing to choose for --platform")}
 	}
 	ref, err := repo.ParseRef(args[1])
 	if err != nil {
@@ -220,40 +246,81 @@ func (a *app) runPush(cmd *cobra.Command, args []string, o *pushOptions) error {
 			m = a.meter(bar{name: "pushed", total: total})
 		}
 		m.add(0, done-last)
-		last = done
+		if last = done; done == total {
+			m.stop() // another image may follow
+			m, last = meter{}, 0
+		}
 	}
-	pushed, err := transfer.Push(cmd.Context(), args[0], ref, opts)
+	var pushed []*transfer.Pushed
+	if o.all {
+		pushed, err = transfer.PushAll(cmd.Context(), args[0], ref, opts)
+	} else {
+		var one *transfer.Pushed
+		one, err = transfer.Push(cmd.Context(), args[0], ref, opts)
+		pushed = append(pushed, one)
+	}
 	if m.stop != nil {
 		m.stop()
 	}
 	if err != nil {
 		return err
 	}
-	type result struct {
-		Reference string `json:"reference"`
-		Digest    string `json:"digest"`
-		TOC       string `json:"tocDigest"`
-		Nodes     int    `json:"nodes"`
-		Size      int64  `json:"archiveBytes"`
-		Metadata  int64  `json:"metadataBytes"`
-		Chunks    int    `json:"chunks"`
-		New       int    `json:"newChunks"`
-		NewBytes  int64  `json:"newBytes"`
-
-		Deltas []deltaResult `json:"deltas"`
+	if o.all {
+		return a.printPushed(ref, pushed)
 	}
-	r := result{
-		ref.String(), pushed.Digest.String(), pushed.TOC.String(), pushed.Nodes,
-		pushed.CatarSize, pushed.Metadata, pushed.Chunks, pushed.New, pushed.NewBytes,
-		deltaResults(pushed.Deltas),
+	r := newPushResult(pushed[0])
+	r.Platform = "" // it goes without saying
+	return a.print(r, r.print)
+}
+
+// pushResult is an image that was published.
+type pushResult struct {
+	Reference string `json:"reference"`
+	Platform  string `json:"platform,omitempty"`
+	Digest    string `json:"digest"`
+	TOC       string `json:"tocDigest"`
+	Nodes     int    `json:"nodes"`
+	Size      int64  `json:"archiveBytes"`
+	Metadata  int64  `json:"metadataBytes"`
+	Chunks    int    `json:"chunks"`
+	New       int    `json:"newChunks"`
+	NewBytes  int64  `json:"newBytes"`
+
+	Deltas []deltaResult `json:"deltas"`
+}
+
+func newPushResult(p *transfer.Pushed) pushResult {
+	return pushResult{
+		p.Ref.String(), p.Platform, p.Digest.String(), p.TOC.String(), p.Nodes, p.CatarSize, p.Metadata, p.Chunks, p.New, p.NewBytes, deltaResults(p.Deltas),
+	}
+}
+
+// print prints the result for people.
+func (r pushResult) print(w io.Writer) {
+	fmt.Fprintf(w, "pushed %s\n", r.Reference)
+	if r.Platform != "" {
+		fmt.Fprintf(w, "platform %s\n", r.Platform)
+	}
+	fmt.Fprintf(w, "digest %s\n", r.Digest)
+	fmt.Fprintf(w, "%d files and directories, %s in %d chunks; %d chunks (%s stored) are new, %s of metadata\n",
+		r.Nodes, human(r.Size), r.Chunks, r.New, human(r.NewBytes), human(r.Metadata))
+	for _, d := range r.Deltas {
+		d.print(w)
+	}
+}
+
+// printPushed prints the images of all platforms.
+func (a *app) printPushed(ref repo.Ref, pushed []*transfer.Pushed) error {
+	r := struct {
+		Reference string       `json:"reference"`
+		Images    []pushResult `json:"images"`
+	}{Reference: ref.String()}
+	for _, p := range pushed {
+		r.Images = append(r.Images, newPushResult(p))
 	}
 	return a.print(r, func(w io.Writer) {
-		fmt.Fprintf(w, "pushed %s\n", r.Reference)
-		fmt.Fprintf(w, "digest %s\n", r.Digest)
-		fmt.Fprintf(w, "%d files and directories, %s in %d chunks; %d chunks (%s stored) are new, %s of metadata\n",
-			r.Nodes, human(r.Size), r.Chunks, r.New, human(r.NewBytes), human(r.Metadata))
-		for _, d := range r.Deltas {
-			d.print(w)
+		for _, i := range r.Images {
+			i.print(w)
 		}
 	})
 }

@@ -53,10 +53,13 @@ func (b blobs) Fetch(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, er
 	return f, missing(err)
 }
 
+func newLayoutOf(fsys fs.FS) *layout { return &layout{fsys: fsys, blobs: blobs{fsys}} }
+
 // openLayout opens the image called tag in the layout fsys, and calls closer if
 // it cannot.
 func openLayout(ctx context.Context, fsys fs.FS, closer func() error, tag string, want ocispec.Platform) (*Image, error) {
-	l := &layout{fsys: fsys, blobs: blobs{fsys}, want: want}
+	l := newLayoutOf(fsys)
+	l.want = want
 	img, err := l.image(ctx, tag)
 	if err != nil {
 		return nil, errors.Join(err, closer())
@@ -66,6 +69,22 @@ func openLayout(ctx context.Context, fsys fs.FS, closer func() error, tag string
 }
 
 func (l *layout) image(ctx context.Context, tag string) (*Image, error) {
+	found, err := l.find(tag)
+	if err != nil {
+		return nil, err
+	}
+	desc := found[0]
+	if len(found) > 1 { // one name for the images of several platforms
+		if desc, err = l.forPlatform(found); err != nil {
+			return nil, err
+		}
+	}
+	return l.follow(ctx, desc)
+}
+
+// find returns what the layout has under tag, at least one; without a tag there must be
+// one image.
+func (l *layout) find(tag string) ([]ocispec.Descriptor, error) {
 	var marker ocispec.ImageLayout
 	if err := readJSON(l.fsys, ocispec.ImageLayoutFile, &marker); err != nil {
 		return nil, fmt.Errorf("not an OCI layout: %w", err)
@@ -77,11 +96,7 @@ func (l *layout) image(ctx context.Context, tag string) (*Image, error) {
 	if err := readJSON(l.fsys, ocispec.ImageIndexFile, &index); err != nil {
 		return nil, err
 	}
-	desc, err := l.named(index.Manifests, tag)
-	if err != nil {
-		return nil, err
-	}
-	return l.follow(ctx, desc)
+	return named(index.Manifests, tag)
 }
 
 // follow opens the image that desc leads to.
@@ -102,8 +117,8 @@ func (l *layout) follow(ctx context.Context, desc ocispec.Descriptor) (*Image, e
 	return nil, fmt.Errorf("%w: more than %d nested indexes", translate.ErrMalformed, maxNesting)
 }
 
-// named picks the descriptor called tag; without a tag there must be one image.
-func (l *layout) named(descs []ocispec.Descriptor, tag string) (ocispec.Descriptor, error) {
+// named picks the descriptors called tag.
+func named(descs []ocispec.Descriptor, tag string) ([]ocispec.Descriptor, error) {
 	var found []ocispec.Descriptor
 	var names []string
 	for _, d := range descs {
@@ -114,16 +129,14 @@ func (l *layout) named(descs []ocispec.Descriptor, tag string) (ocispec.Descript
 		}
 	}
 	switch {
-	case len(found) == 1:
-		return found[0], nil
 	case len(found) == 0 && tag == "":
-		return ocispec.Descriptor{}, fmt.Errorf("%w: the layout holds no image", ErrNotFound)
+		return nil, fmt.Errorf("%w: the layout holds no image", ErrNotFound)
 	case len(found) == 0:
-		return ocispec.Descriptor{}, fmt.Errorf("%w: no image %q, only %s", ErrNotFound, tag, strings.Join(names, ", "))
-	case tag == "":
-		return ocispec.Descriptor{}, fmt.Errorf("%w: which of %s?", ErrReference, strings.Join(names, ", "))
+		return nil, fmt.Errorf("%w: no image %q, only %s", ErrNotFound, tag, strings.Join(names, ", "))
+	case len(found) > 1 && tag == "":
+		return nil, fmt.Errorf("%w: which of %s?", ErrReference, strings.Join(names, ", "))
 	}
-	return l.forPlatform(found) // one name for the images of several platforms
+	return found, nil
 }
 
 // forPlatform picks the descriptor for the platform that is wanted.
@@ -133,15 +146,15 @@ func (l *layout) forPlatform(descs []ocispec.Descriptor) (ocispec.Descriptor, er
 		if d.Platform == nil {
 			continue
 		}
-		if matches(l.want, *d.Platform) {
+		if translate.MatchPlatform(l.want, *d.Platform) {
 			return d, nil
 		}
-		names = append(names, platformName(*d.Platform))
+		names = append(names, translate.PlatformName(*d.Platform))
 	}
 	if len(names) == 0 && len(descs) == 1 {
 		return descs[0], nil
 	}
-	return ocispec.Descriptor{}, fmt.Errorf("%w: nothing for platform %s, only for [%s]", ErrNotFound, platformName(l.want), strings.Join(names, ", "))
+	return ocispec.Descriptor{}, fmt.Errorf("%w: nothing for platform %s, only for [%s]", ErrNotFound, translate.PlatformName(l.want), strings.Join(names, ", "))
 }
 
 // manifest opens the image whose manifest desc is.

@@ -7,8 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -86,7 +84,7 @@ func Open(ctx context.Context, ref string, opts Options) (*Image, error) {
 }
 
 func open(ctx context.Context, ref string, opts Options) (*Image, error) {
-	want, err := ParsePlatform(opts.Platform)
+	want, err := platform(opts.Platform)
 	if err != nil {
 		return nil, err
 	}
@@ -135,8 +133,8 @@ func openFile(ctx context.Context, transport, ref string, want ocispec.Platform)
 
 // checked closes an image that is not for the platform that was asked for.
 func (m *Image) checked(want ocispec.Platform, opts Options) (*Image, error) {
-	if opts.Platform != "" && !matches(want, m.info.Platform) {
-		return nil, errors.Join(fmt.Errorf("%w: the image is for %s, not %s", ErrNotFound, platformName(m.info.Platform), opts.Platform), m.Close())
+	if opts.Platform != "" && !translate.MatchPlatform(want, m.info.Platform) {
+		return nil, errors.Join(fmt.Errorf("%w: the image is for %s, not %s", ErrNotFound, translate.PlatformName(m.info.Platform), opts.Platform), m.Close())
 	}
 	return m, nil
 }
@@ -168,29 +166,11 @@ func missing(err error) error {
 	return err
 }
 
-// ParsePlatform reads OS/ARCH[/VARIANT]; empty is the machine's. Anything else is an
-// error that wraps ErrReference.
-func ParsePlatform(s string) (ocispec.Platform, error) {
-	if s == "" {
-		return ocispec.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH}, nil
+// platform is translate.ParsePlatform with an error of this package.
+func platform(s string) (ocispec.Platform, error) {
+	p, err := translate.ParsePlatform(s)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrReference, err)
 	}
-	parts := strings.Split(s, "/")
-	if len(parts) < 2 || len(parts) > 3 || slices.Contains(parts, "") {
-		return ocispec.Platform{}, fmt.Errorf("%w: platform %q is not OS/ARCH[/VARIANT]", ErrReference, s)
-	}
-	p := ocispec.Platform{OS: parts[0], Architecture: parts[1]}
-	if len(parts) == 3 {
-		p.Variant = parts[2]
-	}
-	return p, nil
-}
-
-// matches reports whether something for platform p serves whom wants want; a
-// variant that want does not name is any.
-func matches(want, p ocispec.Platform) bool {
-	return want.OS == p.OS && want.Architecture == p.Architecture && (want.Variant == "" || want.Variant == p.Variant)
-}
-
-func platformName(p ocispec.Platform) string {
-	return strings.TrimSuffix(p.OS+"/"+p.Architecture+"/"+p.Variant, "/")
+	return p, err
 }

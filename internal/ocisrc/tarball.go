@@ -17,8 +17,8 @@ import (
 
 // openTarball opens the tar of a root filesystem, plain or compressed with gzip or zstd, as an
 // image of one layer, of which nothing but the archive itself is known.
-func openTarball(name, platform string) (*Image, error) {
-	info, err := BareInfo(platform)
+func openTarball(name, want string) (*Image, error) {
+	info, err := BareInfo(want)
 	if err != nil {
 		return nil, err
 	}
@@ -62,8 +62,8 @@ func describeTarball(f *os.File) (translate.Layer, error) {
 // BareInfo is what is known of an image that is a filesystem and nothing else: a
 // config that says what platform it is for, OS/ARCH[/VARIANT], the machine's if that
 // is empty.
-func BareInfo(platform string) (*translate.ImageInfo, error) {
-	p, err := ParsePlatform(platform)
+func BareInfo(want string) (*translate.ImageInfo, error) {
+	p, err := platform(want)
 	if err != nil {
 		return nil, err
 	}

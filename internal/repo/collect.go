@@ -188,7 +188,7 @@ func (c *collection) markForeign(ctx context.Context, dir string, ours ...string
 		}
 		base := path.Base(e.Path)
 		if e.Dir || !strings.HasSuffix(base, ".caidx") && !strings.HasSuffix(base, ".caibx") || strings.HasPrefix(base, ".") ||
-			slices.Contains(ours, strings.TrimSuffix(base, ".caidx")) {
+			slices.Contains(ours, base) {
 			continue
 		}
 		b, err := c.space.ReadFile(ctx, e.Path, e.Size)

@@ -28,14 +28,15 @@ type nameState struct {
 	made   map[string]time.Time // when blobs were, by their name
 
 	drop       []string // tags
+	indexes    []string // of images of ours that have tags, or had them until now
 	deadDeltas map[digest.Digest]bool
 	blobs      map[string]bool // that are needed, by their name
 }
 
-// tagState is a tag and its image.
+// tagState is a tag and its images, in its order.
 type tagState struct {
 	*tagFile
-	image *Image
+	images []*Image
 }
 
 // reads is how many tags are read at a time.
@@ -96,7 +97,7 @@ func (c *collection) readName(ctx context.Context, name string) (*nameState, err
 	return n, nil
 }
 
-// readTag reads a tag and the manifest of its image.
+// readTag reads a tag and the manifests of its images.
 func (c *collection) readTag(ctx context.Context, name, tag string) (*tagState, error) {
 	path := name + "/" + tag + ".json"
 	b, err := c.space.ReadFile(ctx, path, maxTag)
@@ -107,15 +108,19 @@ func (c *collection) readTag(ctx context.Context, name, tag string) (*tagState, 
 	if err != nil {
 		return nil, objectError(c.space, path, err)
 	}
-	// As in a directory: a store is told by its path below the repository.
-	im := &Image{Ref: Ref{Repo: ".", Name: name, Tag: tag}, Digest: t.Manifest.Digest, files: c.space}
-	if im.ManifestBytes, err = im.manifest(ctx, t); err != nil {
-		return nil, err
+	state := &tagState{tagFile: t}
+	for _, d := range t.Images {
+		// As in a directory: a store is told by its path below the repository.
+		im := &Image{Ref: Ref{Repo: ".", Name: name, Tag: tag}, Digest: d.Digest, files: c.space}
+		if im.ManifestBytes, err = im.object(ctx, t, d); err != nil {
+			return nil, err
+		}
+		if im.Manifest, err = translate.ParseManifest(im.ManifestBytes); err != nil {
+			return nil, objectError(c.space, path, err)
+		}
+		state.images = append(state.images, im)
 	}
-	if im.Manifest, err = translate.ParseManifest(im.ManifestBytes); err != nil {
-		return nil, objectError(c.space, path, err)
-	}
-	return &tagState{t, im}, nil
+	return state, nil
 }
 
 // choose decides which tags and deltas go.
@@ -125,12 +130,17 @@ func (c *collection) choose() {
 		if c.opts.Keep > 0 || c.opts.KeepWithin > 0 {
 			c.retain(n)
 		}
+		for tag, t := range n.images {
+			n.indexes = append(n.indexes, t.indexes(tag)...)
+		}
 		for _, tag := range n.drop {
 			delete(n.images, tag)
 			c.done.Tags = append(c.done.Tags, n.name+":"+tag)
 		}
 		for _, t := range n.images {
-			trees[t.image.Manifest.TOCDigest] = true
+			for _, im := range t.images {
+				trees[im.Manifest.TOCDigest] = true
+			}
 		}
 	}
 	slices.Sort(c.done.Tags)
@@ -168,11 +178,15 @@ func (c *collection) retain(n *nameState) {
 	tags := slices.SortedFunc(maps.Keys(n.images), func(a, b string) int {
 		return cmp.Or(n.images[b].Pushed.Compare(n.images[a].Pushed), cmp.Compare(n.images[b].Serial, n.images[a].Serial), cmp.Compare(a, b))
 	})
-	newest := make(map[digest.Digest]bool)
+	newest := make(map[string]bool) // by the images
 	for _, tag := range tags {
 		t := n.images[tag]
-		if newest[t.Manifest.Digest] || len(newest) < c.opts.Keep {
-			newest[t.Manifest.Digest] = true
+		var images strings.Builder
+		for _, d := range t.Images {
+			images.WriteString(d.Digest.String())
+		}
+		if newest[images.String()] || len(newest) < c.opts.Keep {
+			newest[images.String()] = true
 		} else if c.opts.KeepWithin <= 0 || c.opts.Now().Sub(t.Pushed) >= c.opts.KeepWithin {
 			n.drop = append(n.drop, tag)
 		}
@@ -187,37 +201,46 @@ func (c *collection) mark(ctx context.Context, n *nameState) error {
 	}
 	seen := make(map[digest.Digest]bool)
 	for _, t := range n.images {
-		need(t.Manifest.Digest)
 		for _, d := range t.Others {
 			if !n.deadDeltas[d.Digest] {
 				need(d.Digest)
 			}
 		}
-		for _, d := range t.image.Manifest.Blobs() {
-			need(d.Digest)
-		}
-		if seen[t.Manifest.Digest] {
-			continue
-		}
-		seen[t.Manifest.Digest] = true
-		if at, err := t.image.Store(false); err != nil || at != StoreName {
-			continue // its chunks are elsewhere
-		}
-		for _, read := range []func(context.Context) (Chunks, error){t.image.Catar, t.image.Extra} {
-			x, err := read(ctx)
-			if err != nil {
-				return err
+		for _, im := range t.images {
+			need(im.Digest)
+			for _, d := range im.Manifest.Blobs() {
+				need(d.Digest)
 			}
-			if x.Index != nil {
-				c.need(x.Index)
+			if seen[im.Digest] {
+				continue
+			}
+			seen[im.Digest] = true
+			if err := c.markChunks(ctx, im); err != nil {
+				return err
 			}
 		}
 	}
 	if err := c.markIndex(ctx, n, need); err != nil {
 		return err
 	}
-	ours := append(slices.Collect(maps.Keys(n.images)), n.drop...)
-	return c.markForeign(ctx, n.name, ours...)
+	return c.markForeign(ctx, n.name, n.indexes...)
+}
+
+// markChunks notes which chunks an image needs.
+func (c *collection) markChunks(ctx context.Context, im *Image) error {
+	if at, err := im.Store(false); err != nil || at != StoreName {
+		return nil // its chunks are elsewhere
+	}
+	for _, read := range []func(context.Context) (Chunks, error){im.Catar, im.Extra} {
+		x, err := read(ctx)
+		if err != nil {
+			return err
+		}
+		if x.Index != nil {
+			c.need(x.Index)
+		}
+	}
+	return nil
 }
 
 // markIndex notes what index.json still names: the manifests of deltas that

@@ -34,8 +34,8 @@ type Delta struct {
 	Blob       digest.Digest
 	Size, Head int64
 	// From is the digest of the table of contents that it starts from; empty if
-	// it starts from nothing. To is that of the one that a link ends at; empty for
-	// a delta that ends at the image.
+	// it starts from nothing. To is that of the one that it ends at; empty for a
+	// delta that ends at the image, else it is a link of a chain.
 	From, To digest.Digest
 }
 
@@ -52,13 +52,28 @@ func (d Delta) descriptor() ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: MediaTypeDelta, Digest: d.Blob, Size: d.Size, Annotations: a}
 }
 
-// deltas gives the deltas that a tag lists, those that end at its image and the
-// links of chains. One whose descriptor is wrong is of no use, and the image can
-// be had without it.
-func (t *tagFile) deltas() (list, links []Delta) {
+// deltas gives the deltas that a tag lists, those that end at its image with the
+// given table of contents, and the links of chains.
+func (t *tagFile) deltas(toc digest.Digest) (list, links []Delta) {
+	for _, d := range t.all() {
+		switch {
+		case d.To == toc, d.To == "" && len(t.Images) == 1:
+			d.To = ""
+			list = append(list, d)
+		case d.To != "" && d.From != "":
+			links = append(links, d)
+		}
+	}
+	return list, links
+}
+
+// all gives all deltas that a tag lists. One whose descriptor is wrong is of no use,
+// and the image can be had without it.
+func (t *tagFile) all() []Delta {
 	isTOC := func(d digest.Digest) bool {
 		return d == "" || translate.CheckDescriptor(ocispec.Descriptor{Digest: d}, 0) == nil
 	}
+	var list []Delta
 	for _, o := range t.Others {
 		if o.MediaType != MediaTypeDelta || translate.CheckDescriptor(o, maxBlobSize) != nil {
 			continue
@@ -66,22 +81,11 @@ func (t *tagFile) deltas() (list, links []Delta) {
 		head, err := strconv.ParseInt(o.Annotations[annotationDeltaHead], 10, 64)
 		from := digest.Digest(o.Annotations[annotationDeltaFrom])
 		to := digest.Digest(o.Annotations[annotationDeltaTo])
-		d := Delta{Blob: o.Digest, Size: o.Size, Head: head, From: from, To: to}
-		switch {
-		case err != nil || head < 1 || head >= o.Size || !isTOC(from) || !isTOC(to):
-		case to == "":
-			list = append(list, d)
-		case from != "":
-			links = append(links, d)
+		if err == nil && head >= 1 && head < o.Size && isTOC(from) && isTOC(to) {
+			list = append(list, Delta{Blob: o.Digest, Size: o.Size, Head: head, From: from, To: to})
 		}
 	}
-	return list, links
-}
-
-// all gives all deltas that a tag lists.
-func (t *tagFile) all() []Delta {
-	list, links := t.deltas()
-	return append(list, links...)
+	return list
 }
 
 // maxBlobSize is the size of the largest delta.
@@ -104,10 +108,10 @@ type NewDelta struct {
 	Data io.ReaderAt
 }
 
-// AddDeltas lists deltas under a tag whose image still is the one with the
-// given manifest. A delta from where another one starts replaces that. It is
-// called within Reserve.
-func AddDeltas(ctx context.Context, s Space, ref Ref, manifest digest.Digest, deltas []NewDelta, now func() time.Time) error {
+// AddDeltas lists deltas under a tag whose image, or one of them, still is the one
+// with the given manifest and table of contents. A delta from where another one
+// starts replaces that. It is called within Reserve.
+func AddDeltas(ctx context.Context, s Space, ref Ref, manifest, to digest.Digest, deltas []NewDelta, now func() time.Time) error {
 	w := writer{space: s, name: ref.Name, now: now}
 	path := ref.Name + "/" + ref.Tag + ".json"
 	return updating(ctx, s, now, func(ctx context.Context, u *updater) error {
@@ -123,10 +127,11 @@ func AddDeltas(ctx context.Context, s Space, ref Ref, manifest digest.Digest, de
 			if err != nil {
 				return objectError(s, path, err)
 			}
-			if tag.Manifest.Digest != manifest {
+			i := slices.IndexFunc(tag.Images, func(d ocispec.Descriptor) bool { return d.Digest == manifest })
+			if i < 0 {
 				return fmt.Errorf("repo: %s: %w: it has another image by now", ref, ErrMismatch)
 			}
-			made, err := w.writeDeltas(ctx, tag.Manifest, deltas)
+			made, err := w.writeDeltas(ctx, tag.Images[i], ends(deltas, to, len(tag.Images) > 1))
 			if err != nil {
 				return err
 			}
@@ -142,6 +147,18 @@ func AddDeltas(ctx context.Context, s Space, ref Ref, manifest digest.Digest, de
 			return u.store(ctx, path, b, version)
 		})
 	})
+}
+
+// ends gives deltas that say where they end if several images have the tag.
+func ends(deltas []NewDelta, to digest.Digest, several bool) []NewDelta {
+	if !several {
+		return deltas
+	}
+	deltas = slices.Clone(deltas)
+	for i := range deltas {
+		deltas[i].To = to
+	}
+	return deltas
 }
 
 // madeDelta is a delta whose blob and manifest are in place: how TAG.json and
@@ -184,8 +201,8 @@ func (w *writer) writeDeltas(ctx context.Context, d ocispec.Descriptor, deltas [
 func (t *tagFile) add(deltas []madeDelta) {
 	for _, d := range deltas {
 		t.Others = slices.DeleteFunc(t.Others, func(o ocispec.Descriptor) bool {
-			return o.MediaType == MediaTypeDelta && o.Annotations[annotationDeltaTo] == "" &&
-				o.Annotations[annotationDeltaFrom] == d.blob.Annotations[annotationDeltaFrom]
+			return o.MediaType == MediaTypeDelta && o.Annotations[annotationDeltaFrom] == d.blob.Annotations[annotationDeltaFrom] &&
+				o.Annotations[annotationDeltaTo] == d.blob.Annotations[annotationDeltaTo]
 		})
 		t.Others = append(t.Others, d.blob)
 	}

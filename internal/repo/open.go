@@ -42,6 +42,9 @@ type Image struct {
 	// Links are deltas between earlier images of the name, which lead to one that a
 	// delta of this image starts from.
 	Links []Delta
+	// Platforms are those for which the tag has images, OS/ARCH[/VARIANT], where
+	// they are known.
+	Platforms []string
 
 	files Files
 }
@@ -64,12 +67,16 @@ func Open(ctx context.Context, files Files, ref Ref) (*Image, error) {
 		if tag, err = parseTag(b); err != nil {
 			return nil, objectError(files, path, err)
 		}
-		im.Digest, im.Serial, im.Pushed = tag.Manifest.Digest, tag.Serial, tag.Pushed
+		d, err := tag.image(ref.Platform)
+		if err != nil {
+			return nil, objectError(files, path, err)
+		}
+		im.Digest, im.Serial, im.Pushed, im.Platforms = d.Digest, tag.Serial, tag.Pushed, tag.platforms()
 		im.TagBytes = b
-		im.Deltas, im.Links = tag.deltas()
-	}
-	var err error
-	if im.ManifestBytes, err = im.manifest(ctx, tag); err != nil {
+		if im.ManifestBytes, err = im.object(ctx, tag, d); err != nil {
+			return nil, err
+		}
+	} else if err := im.manifest(ctx); err != nil {
 		return nil, err
 	}
 	m, err := translate.ParseManifest(im.ManifestBytes)
@@ -80,29 +87,28 @@ func Open(ctx context.Context, files Files, ref Ref) (*Image, error) {
 		return nil, objectError(files, path, err)
 	}
 	im.Manifest = m
+	im.Deltas, im.Links = tag.deltas(m.TOCDigest)
 	if im.Config, err = im.object(ctx, tag, m.Config); err != nil {
 		return nil, err
 	}
 	return im, nil
 }
 
-// manifest gives the bytes of the image's manifest.
-func (im *Image) manifest(ctx context.Context, tag *tagFile) ([]byte, error) {
-	if im.Ref.Digest == "" {
-		return im.object(ctx, tag, tag.Manifest)
-	}
-	// A digest does not tell the size.
+// manifest reads the manifest of an image that is opened by its digest, which does
+// not tell the size.
+func (im *Image) manifest(ctx context.Context) error {
 	path := im.BlobPath(im.Digest)
 	b, err := im.files.ReadFile(ctx, path, translate.MaxManifest)
 	if err != nil {
-		return nil, fmt.Errorf("repo: manifest: %w", err)
+		return fmt.Errorf("repo: manifest: %w", err)
 	}
 	d := ocispec.Descriptor{Digest: im.Digest, Size: int64(len(b))}
 	if err := checkBlob(d, b); err != nil {
-		return nil, objectError(im.files, path, err)
+		return objectError(im.files, path, err)
 	}
 	im.Opened = append(im.Opened, d)
-	return b, nil
+	im.ManifestBytes = b
+	return nil
 }
 
 // object gives the verified bytes of d: from the tag if it embeds them, else

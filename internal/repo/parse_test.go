@@ -8,12 +8,14 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ociv2-sync/ociv2-sync/caibx"
 	"github.com/ociv2-sync/ociv2-sync/chunk"
+	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/translate"
 )
 
@@ -150,7 +152,7 @@ func FuzzParseTag(f *testing.F) {
 			return // a year that RFC 3339 cannot write
 		}
 		got, err := parseTag(again)
-		if err != nil || got.Serial != tag.Serial || got.Manifest.Digest != tag.Manifest.Digest || len(got.Others) != len(tag.Others) {
+		if err != nil || got.Serial != tag.Serial || len(got.Images) != len(tag.Images) || got.Images[0].Digest != tag.Images[0].Digest || len(got.Others) != len(tag.Others) {
 			t.Fatalf("%+v, %v, want %+v", got, err, tag)
 		}
 	})
@@ -212,6 +214,51 @@ func TestParseTagRefuses(t *testing.T) {
 		}
 		if tag, err := parseTag(bad); !isBad(err) {
 			t.Errorf("case %d: %+v, %v", i, tag, err)
+		}
+	}
+}
+
+// A tag with several images says which is for whom.
+func TestTagPlatforms(t *testing.T) {
+	image := func(platform string) string {
+		return `{"mediaType":"` + ocispec.MediaTypeImageManifest + `","artifactType":"` + translate.MediaTypeImage + `","size":1,"digest":"` + digestOf([]byte(platform)).String() + `"` + platform + `}`
+	}
+	tag := func(images ...string) (*tagFile, error) {
+		return parseTag([]byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[` + strings.Join(images, ",") +
+			`],"annotations":{"io.github.ociv2-sync.serial":"1","org.opencontainers.image.created":"2024-01-02T03:04:05Z"}}`))
+	}
+	bare := image("")
+	arm, armv7, mips := image(`,"platform":{"os":"linux","architecture":"arm64"}`), image(`,"platform":{"os":"linux","architecture":"arm","variant":"v7"}`), image(`,"platform":{"os":"linux","architecture":"mips"}`)
+	for _, images := range [][]string{{}, {bare, arm}, {arm, arm}, {bare, bare}} {
+		if got, err := tag(images...); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%v: %v, %v", images, got, err)
+		}
+	}
+	for _, c := range []struct {
+		images   []string
+		platform string
+		want     int // the image, -1 for none
+	}{
+		{[]string{bare}, "", 0},
+		{[]string{bare}, "linux/arm64", 0}, // it may be for that
+		{[]string{arm}, "", 0},
+		{[]string{arm}, "linux/mips", -1},
+		{[]string{arm, armv7}, "linux/arm", 1},
+		{[]string{arm, armv7}, "linux/arm/v7", 1},
+		{[]string{arm, armv7}, "linux/arm/v6", -1},
+		{[]string{armv7, mips}, "", -1}, // none is this machine's
+	} {
+		got, err := tag(c.images...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := got.image(c.platform)
+		if c.want < 0 {
+			if !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("%v: %v, %v", c, d.Digest, err)
+			}
+		} else if err != nil || d.Digest != got.Images[c.want].Digest {
+			t.Errorf("%v: %v, %v", c, d.Digest, err)
 		}
 	}
 }

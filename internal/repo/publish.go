@@ -59,40 +59,77 @@ type Published struct {
 // old image or the new one, and perhaps objects that nothing names. It is called
 // within Reserve, as what puts the image's chunks there is.
 func Publish(ctx context.Context, s Space, ref Ref, p Publication) (*Published, error) {
-	if ref.Tag == "" {
+	all, err := PublishAll(ctx, s, ref, []Publication{p})
+	if err != nil {
+		return nil, err
+	}
+	return all[0], nil
+}
+
+// PublishAll is Publish for images of which the tag is to have one for each platform.
+func PublishAll(ctx context.Context, s Space, ref Ref, images []Publication) ([]*Published, error) {
+	if ref.Tag == "" || len(images) == 0 {
 		return nil, fmt.Errorf("%w: %s: not a tag", ErrRef, ref)
 	}
-	objects, manifest, err := p.objects(ref.Name)
-	if err != nil {
-		return nil, err
+	now := images[0].Now
+	w := writer{space: s, name: ref.Name, now: now}
+	var done []*Published
+	tagged := make([]taggedImage, len(images))
+	for i, p := range images {
+		objects, manifest, err := p.objects(ref.Name)
+		if err != nil {
+			return nil, err
+		}
+		d := &Published{Digest: digestOf(manifest), TOCDigest: digestOf(p.TOC)}
+		for _, b := range objects {
+			d.MetadataSize += int64(len(b))
+		}
+		done = append(done, d)
+		t := &tagged[i]
+		t.Publication = p
+		t.manifest = ocispec.Descriptor{
+			MediaType:    ocispec.MediaTypeImageManifest,
+			Digest:       d.Digest,
+			Size:         int64(len(manifest)),
+			ArtifactType: translate.MediaTypeImage,
+		}
+		if p.Info.Platform.OS != "" && p.Info.Platform.Architecture != "" {
+			t.manifest.Platform = &p.Info.Platform
+		}
+		if err := w.writeBlobs(ctx, objects...); err != nil {
+			return nil, err
+		}
+		if t.deltas, err = w.writeDeltas(ctx, t.manifest, ends(p.Deltas, d.TOCDigest, len(images) > 1)); err != nil {
+			return nil, err
+		}
+		t.manifest.Data = manifest
 	}
-	w := writer{space: s, name: ref.Name, now: p.Now}
-	done := &Published{Digest: digestOf(manifest), TOCDigest: digestOf(p.TOC)}
-	for _, b := range objects {
-		done.MetadataSize += int64(len(b))
-	}
-	d := ocispec.Descriptor{
-		MediaType:    ocispec.MediaTypeImageManifest,
-		Digest:       done.Digest,
-		Size:         int64(len(manifest)),
-		ArtifactType: translate.MediaTypeImage,
-	}
-	if p.Info.Platform.OS != "" && p.Info.Platform.Architecture != "" {
-		d.Platform = &p.Info.Platform
-	}
-	if err := w.writeBlobs(ctx, objects...); err != nil {
-		return nil, err
-	}
-	deltas, err := w.writeDeltas(ctx, d, p.Deltas)
-	if err != nil {
-		return nil, err
-	}
-	return done, updating(ctx, s, p.Now, func(ctx context.Context, u *updater) error {
-		if done.Serial, err = w.writeTag(ctx, u, ref.Tag, d, manifest, p, deltas); err != nil {
+	err := updating(ctx, s, now, func(ctx context.Context, u *updater) error {
+		serial, err := w.writeTag(ctx, u, ref.Tag, tagged)
+		if err != nil {
 			return err
+		}
+		for _, d := range done {
+			d.Serial = serial
 		}
 		return u.updateCatalog(ctx, ref.Name)
 	})
+	return done, err
+}
+
+// taggedImage is an image whose objects are in place.
+type taggedImage struct {
+	Publication
+	manifest ocispec.Descriptor
+	deltas   []madeDelta
+}
+
+// indexName is the name of the index of an image for casync and desync.
+func indexName(tag string, d ocispec.Descriptor, several bool) string {
+	if several {
+		tag += "." + strings.ReplaceAll(translate.PlatformName(*d.Platform), "/", "-")
+	}
+	return tag + ".caidx"
 }
 
 // objects gives the blobs of the image under name, the manifest as the last,
@@ -191,9 +228,17 @@ func (w *writer) writeBlob(ctx context.Context, b []byte) error {
 	return fmt.Errorf("repo: %w", err)
 }
 
-// writeTag writes, in this order, what names the image d: oci-layout,
-// index.json, TAG.caidx and TAG.json. It returns the serial of the tag.
-func (w *writer) writeTag(ctx context.Context, u *updater, name string, d ocispec.Descriptor, manifest []byte, p Publication, deltas []madeDelta) (serial uint64, err error) {
+// indexes are the names of the indexes of a tag's images for casync and desync.
+func (t *tagFile) indexes(tag string) (names []string) {
+	for _, d := range t.Images {
+		names = append(names, indexName(tag, d, len(t.Images) > 1))
+	}
+	return names
+}
+
+// writeTag writes, in this order, what names the images: oci-layout, index.json,
+// TAG.caidx, or one for each platform, and TAG.json. It returns the serial of the tag.
+func (w *writer) writeTag(ctx context.Context, u *updater, name string, images []taggedImage) (serial uint64, err error) {
 	layout, err := json.Marshal(ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion})
 	if err != nil {
 		return 0, fmt.Errorf("repo: %w", err)
@@ -201,67 +246,126 @@ func (w *writer) writeTag(ctx context.Context, u *updater, name string, d ocispe
 	if err := put(ctx, w.space, w.name+"/"+ocispec.ImageLayoutFile, layout); err != nil {
 		return 0, err
 	}
-	var index bytes.Buffer
-	if _, err := p.Catar.Index.WriteTo(&index); err != nil {
-		return 0, fmt.Errorf("repo: %w", err)
-	}
 	// With another push to the same tag beside it, whoever is last writes all of
-	// these files once more: they are of one image.
+	// these files once more: they are of one push.
 	err = again(ctx, func() error {
 		path := w.name + "/" + name + ".json"
 		old, version, err := u.load(ctx, path, maxTag)
 		if err != nil {
 			return err
 		}
-		if err := w.updateIndex(ctx, u, name, d, deltas); err != nil {
-			return err
-		}
-		if err := put(ctx, w.space, w.name+"/"+name+".caidx", index.Bytes()); err != nil {
-			return err
-		}
-		tag := tagFile{Manifest: d, Pushed: p.Now()}
-		tag.Manifest.Data = manifest
-		tag.Others = []ocispec.Descriptor{{
-			MediaType: p.Info.ConfigMediaType,
-			Digest:    digestOf(p.Info.Config),
-			Size:      int64(len(p.Info.Config)),
-			Data:      p.Info.Config,
-		}}
 		before, err := parseTag(old)
 		if err != nil {
 			before = nil // a tag that is damaged is replaced; the time then decides
 		}
-		if before != nil && before.Manifest.Digest == d.Digest {
-			// The deltas of the same image, pushed before, still end here.
-			for _, o := range before.all() {
-				tag.Others = append(tag.Others, o.descriptor())
-			}
+		tag := newTag(images, before)
+		if err := tag.checkPlatforms(); err != nil {
+			return fmt.Errorf("repo: %s/%s: %w", w.name, name, err)
 		}
-		for _, o := range p.Links {
-			tag.Others = append(tag.Others, o.descriptor())
+		if err := w.updateIndex(ctx, u, name, images); err != nil {
+			return err
 		}
-		tag.add(deltas)
-		tag.Serial = before.nextSerial(tag.Pushed)
+		if err := w.writeIndexes(ctx, name, images); err != nil {
+			return err
+		}
 		serial = tag.Serial
 		b, err := tag.encode()
 		if err != nil {
 			return err
 		}
-		return u.store(ctx, path, b, version)
+		if err := u.store(ctx, path, b, version); err != nil {
+			return err
+		}
+		return w.removeIndexes(ctx, name, before, tag)
 	})
 	return serial, err
 }
 
-// updateIndex makes d the image of the tag in index.json, with its deltas, and
+// newTag is the tag of images in place of what was before, which may be nil.
+func newTag(images []taggedImage, before *tagFile) *tagFile {
+	tag := &tagFile{Pushed: images[0].Now()}
+	for i := range images {
+		tag.Images = append(tag.Images, images[i].manifest)
+	}
+	for _, p := range images {
+		tag.Others = append(tag.Others, ocispec.Descriptor{
+			MediaType: p.Info.ConfigMediaType,
+			Digest:    digestOf(p.Info.Config),
+			Size:      int64(len(p.Info.Config)),
+			Data:      p.Info.Config,
+		})
+		links := p.Links
+		if before.has(p.manifest.Digest) {
+			// The deltas of the same image, pushed before, still end here.
+			to := digestOf(p.TOC)
+			list, old := before.deltas(to)
+			for _, o := range list {
+				if len(images) > 1 {
+					o.To = to
+				}
+				tag.Others = append(tag.Others, o.descriptor())
+			}
+			links = slices.Concat(old, links)
+		}
+		for _, o := range links {
+			if !slices.ContainsFunc(tag.Others, func(d ocispec.Descriptor) bool { return d.Digest == o.Blob }) {
+				tag.Others = append(tag.Others, o.descriptor())
+			}
+		}
+		tag.add(p.deltas)
+	}
+	tag.Serial = before.nextSerial(tag.Pushed)
+	return tag
+}
+
+// has reports whether an image of the tag t, which may be nil, has the manifest.
+func (t *tagFile) has(manifest digest.Digest) bool {
+	return t != nil && slices.ContainsFunc(t.Images, func(d ocispec.Descriptor) bool { return d.Digest == manifest })
+}
+
+// writeIndexes writes the indexes of the catars under plain names.
+func (w *writer) writeIndexes(ctx context.Context, tag string, images []taggedImage) error {
+	for _, p := range images {
+		var index bytes.Buffer
+		if _, err := p.Catar.Index.WriteTo(&index); err != nil {
+			return fmt.Errorf("repo: %w", err)
+		}
+		if err := put(ctx, w.space, w.name+"/"+indexName(tag, p.manifest, len(images) > 1), index.Bytes()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeIndexes removes the indexes of platforms that the tag has no longer.
+func (w *writer) removeIndexes(ctx context.Context, name string, before, now *tagFile) error {
+	if before == nil {
+		return nil
+	}
+	kept := now.indexes(name)
+	for _, index := range before.indexes(name) {
+		if !slices.Contains(kept, index) {
+			if err := w.space.Remove(ctx, w.name+"/"+index); err != nil {
+				return fmt.Errorf("repo: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// updateIndex makes the images those of the tag in index.json, with their deltas, and
 // keeps all else.
-func (w *writer) updateIndex(ctx context.Context, u *updater, tag string, d ocispec.Descriptor, deltas []madeDelta) error {
+func (w *writer) updateIndex(ctx context.Context, u *updater, tag string, images []taggedImage) error {
 	return u.updateIndex(ctx, w.name, func(index *ocispec.Index) {
 		index.Manifests = slices.DeleteFunc(index.Manifests, func(o ocispec.Descriptor) bool {
 			return o.Annotations[ocispec.AnnotationRefName] == tag
 		})
-		d.Annotations = map[string]string{ocispec.AnnotationRefName: tag}
-		index.Manifests = append(index.Manifests, d)
-		listDeltas(index, deltas)
+		for _, p := range images {
+			d := p.manifest
+			d.Data, d.Annotations = nil, map[string]string{ocispec.AnnotationRefName: tag}
+			index.Manifests = append(index.Manifests, d)
+			listDeltas(index, p.deltas)
+		}
 	})
 }
 

@@ -23,6 +23,9 @@ type Ref struct {
 	// Tag and Digest: exactly one of them is set.
 	Tag    string
 	Digest digest.Digest
+	// Platform, OS/ARCH[/VARIANT], picks one of the images of a tag: "" is the
+	// machine's where there are several. It is no part of the reference's text.
+	Platform string
 }
 
 // Remote reports whether the repository is a URL.

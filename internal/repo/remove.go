@@ -40,8 +40,17 @@ func Remove(ctx context.Context, s Space, ref Ref, now func() time.Time) error {
 // deltas that end nowhere then are listed no more either.
 func (u *updater) dropTags(ctx context.Context, name string, tags []string) error {
 	for _, tag := range tags {
-		for _, file := range []string{".json", ".caidx"} {
-			if err := u.space.Remove(ctx, name+"/"+tag+file); err != nil {
+		files := []string{tag + ".json", tag + ".caidx"}
+		b, _, err := u.load(ctx, name+"/"+tag+".json", maxTag)
+		if err != nil {
+			return err
+		}
+		// Of a tag that is damaged nothing more is known.
+		if t, err := parseTag(b); err == nil {
+			files = append(files, t.indexes(tag)...)
+		}
+		for _, file := range files {
+			if err := u.space.Remove(ctx, name+"/"+file); err != nil {
 				return fmt.Errorf("repo: %w", err)
 			}
 		}

@@ -3,13 +3,16 @@ package repo
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/translate"
 )
 
@@ -22,11 +25,11 @@ const (
 
 // tagFile is what TAG.json says: docs/format/repository.md, section 5.
 type tagFile struct {
-	// Manifest names the image's manifest, with its bytes in Data if TAG.json
-	// embeds them.
-	Manifest ocispec.Descriptor
-	// Others are the other descriptors: the image's config, and kinds that this
-	// version does not know.
+	// Images name the manifests of the tag's images, one for each platform, with
+	// their bytes in Data if TAG.json embeds them.
+	Images []ocispec.Descriptor
+	// Others are the other descriptors: the images' configs, deltas, and kinds that
+	// this version does not know.
 	Others []ocispec.Descriptor
 	Serial uint64
 	Pushed time.Time
@@ -36,7 +39,7 @@ func (t *tagFile) encode() ([]byte, error) {
 	index := ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageIndex,
-		Manifests: append([]ocispec.Descriptor{t.Manifest}, t.Others...),
+		Manifests: append(t.Images[:len(t.Images):len(t.Images)], t.Others...),
 		Annotations: map[string]string{
 			annotationSerial:          strconv.FormatUint(t.Serial, 10),
 			ocispec.AnnotationCreated: t.Pushed.UTC().Format(time.RFC3339),
@@ -59,24 +62,20 @@ func parseTag(b []byte) (*tagFile, error) {
 		return nil, malformed("schemaVersion %d, media type %q", index.SchemaVersion, index.MediaType)
 	}
 	t := &tagFile{}
-	found := false
 	for _, d := range index.Manifests {
 		if d.ArtifactType != translate.MediaTypeImage {
 			t.Others = append(t.Others, d)
 			continue
 		}
-		if found {
-			return nil, malformed("more than one image")
+		if d.MediaType != ocispec.MediaTypeImageManifest {
+			return nil, malformed("manifest of media type %q", d.MediaType)
 		}
-		found, t.Manifest = true, d
+		if err := translate.CheckDescriptor(d, translate.MaxManifest); err != nil {
+			return nil, err
+		}
+		t.Images = append(t.Images, d)
 	}
-	if !found {
-		return nil, malformed("no image")
-	}
-	if t.Manifest.MediaType != ocispec.MediaTypeImageManifest {
-		return nil, malformed("manifest of media type %q", t.Manifest.MediaType)
-	}
-	if err := translate.CheckDescriptor(t.Manifest, translate.MaxManifest); err != nil {
+	if err := t.checkPlatforms(); err != nil {
 		return nil, err
 	}
 	var err error
@@ -89,10 +88,61 @@ func parseTag(b []byte) (*tagFile, error) {
 	return t, nil
 }
 
+// checkPlatforms refuses a tag without images, and several of which no platform picks
+// one.
+func (t *tagFile) checkPlatforms() error {
+	if len(t.Images) == 0 {
+		return malformed("no image")
+	}
+	seen := make(map[string]bool)
+	for _, d := range t.Images {
+		name := ""
+		if d.Platform != nil {
+			name = translate.PlatformName(*d.Platform)
+		}
+		if len(t.Images) > 1 && (name == "" || seen[name]) {
+			return malformed("more than one image, of platform %q", name)
+		}
+		seen[name] = true
+	}
+	return nil
+}
+
+// image returns the image for a platform, OS/ARCH[/VARIANT]; "" is the machine's,
+// where there are several, and any where there is one. The error wraps
+// store.ErrNotFound if there is none.
+func (t *tagFile) image(platform string) (ocispec.Descriptor, error) {
+	if len(t.Images) == 1 && (platform == "" || t.Images[0].Platform == nil) {
+		return t.Images[0], nil
+	}
+	want, err := translate.ParsePlatform(platform)
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("%w: %w", ErrRef, err)
+	}
+	var names []string
+	for _, d := range t.Images {
+		if translate.MatchPlatform(want, *d.Platform) {
+			return d, nil
+		}
+		names = append(names, translate.PlatformName(*d.Platform))
+	}
+	return ocispec.Descriptor{}, fmt.Errorf("%w: no image for %s, only for %s", store.ErrNotFound, translate.PlatformName(want), strings.Join(names, ", "))
+}
+
+// platforms are the names of the platforms that are known.
+func (t *tagFile) platforms() (names []string) {
+	for _, d := range t.Images {
+		if d.Platform != nil {
+			names = append(names, translate.PlatformName(*d.Platform))
+		}
+	}
+	return names
+}
+
 // embedded gives the bytes of the object d as far as TAG.json has them, not
 // verified.
 func (t *tagFile) embedded(d ocispec.Descriptor) ([]byte, bool) {
-	for _, o := range append(t.Others, t.Manifest) {
+	for _, o := range slices.Concat(t.Others, t.Images) {
 		if o.Digest == d.Digest && o.Data != nil {
 			return o.Data, true
 		}

@@ -60,6 +60,7 @@ func Convert(ctx context.Context, source string, dest Dest, opts ConvertOptions)
 		if ref, err = repo.ParseRef(from); err != nil {
 			return nil, err
 		}
+		ref.Platform = opts.Push.Platform
 	}
 	last := int64(0)
 	opts.Push.Progress = func(done, total int64) {
@@ -100,13 +101,14 @@ func convertToRepo(ctx context.Context, source string, from repo.Ref, dest Dest,
 		return out, err
 	}
 	out.Pulled = &Pulled{}
-	src, info, err := openRepo(ctx, from, opts.Pull, out.Pulled)
+	pushed, err := publish(ctx, []sourceOpener{func(ctx context.Context) (*toc.Source, *translate.ImageInfo, error) {
+		return openRepo(ctx, from, opts.Pull, out.Pulled)
+	}}, to, opts.Push)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, src.Close()) }()
-	out.Pushed, err = publish(ctx, src, info, to, opts.Push)
-	return out, err
+	out.Pushed = pushed[0]
+	return out, nil
 }
 
 // convertLocal converts a source that is on this machine into something that

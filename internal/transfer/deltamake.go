@@ -318,7 +318,7 @@ func DeltaMake(ctx context.Context, from, to repo.Ref, output string, clients st
 		return made, nil
 	}
 	return made, repo.Reserve(ctx, space, time.Now, func(ctx context.Context) error {
-		return repo.AddDeltas(ctx, space, to, im.Digest, []repo.NewDelta{made.entry(f)}, time.Now)
+		return repo.AddDeltas(ctx, space, to, im.Digest, im.Manifest.TOCDigest, []repo.NewDelta{made.entry(f)}, time.Now)
 	})
 }
 
@@ -352,7 +352,10 @@ func predecessors(ctx context.Context, files repo.Files, ref repo.Ref, n int, ex
 			continue
 		}
 		for _, tag := range name.Tags {
-			im, err := repo.Open(ctx, files, repo.Ref{Repo: ref.Repo, Name: ref.Name, Tag: tag})
+			im, err := repo.Open(ctx, files, repo.Ref{Repo: ref.Repo, Name: ref.Name, Tag: tag, Platform: ref.Platform})
+			if errors.Is(err, store.ErrNotFound) {
+				continue // the tag has nothing for this platform
+			}
 			if err != nil {
 				return nil, err
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -13,6 +14,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/catar"
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/internal/ingest"
+	"github.com/ociv2-sync/ociv2-sync/internal/ocisrc"
 	"github.com/ociv2-sync/ociv2-sync/internal/pipe"
 	"github.com/ociv2-sync/ociv2-sync/internal/registry"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
@@ -62,10 +64,12 @@ type PushOptions struct {
 
 // Pushed is what Push published.
 type Pushed struct {
-	Ref    repo.Ref
-	Digest digest.Digest // of the manifest: what @sha256: pins
-	TOC    digest.Digest
-	Nodes  int
+	Ref repo.Ref
+	// Platform is the one that the config states, or "".
+	Platform string
+	Digest   digest.Digest // of the manifest: what @sha256: pins
+	TOC      digest.Digest
+	Nodes    int
 	// Metadata is the size of the image's objects beside its chunks, in bytes.
 	Metadata int64
 	// CatarSize is the length of the filesystem's archive in bytes.
@@ -80,17 +84,45 @@ type Pushed struct {
 
 // Push publishes the image that source names under a tag of a repository in a
 // directory. Source is what ocisrc.Open takes, or rootfs:DIR.
-func Push(ctx context.Context, source string, ref repo.Ref, opts PushOptions) (_ *Pushed, err error) {
-	if err := checkTarget(ref); err != nil {
-		return nil, err
-	}
-	src, info, err := openSource(ctx, source, opts)
+func Push(ctx context.Context, source string, ref repo.Ref, opts PushOptions) (*Pushed, error) {
+	all, err := push(ctx, source, ref, []string{opts.Platform}, opts)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, src.Close()) }()
-	return publish(ctx, src, info, ref, opts)
+	return all[0], nil
 }
+
+// PushAll is Push for the images of all platforms that source has; a puller picks one of
+// them by its platform.
+func PushAll(ctx context.Context, source string, ref repo.Ref, opts PushOptions) ([]*Pushed, error) {
+	platforms := []string{""}
+	if !strings.HasPrefix(source, rootfsPrefix) {
+		var err error
+		if platforms, err = ocisrc.Platforms(ctx, source, opts.source()); err != nil {
+			return nil, err
+		}
+	}
+	return push(ctx, source, ref, platforms, opts)
+}
+
+// push publishes the images that source has for the given platforms.
+func push(ctx context.Context, source string, ref repo.Ref, platforms []string, opts PushOptions) ([]*Pushed, error) {
+	if err := checkTarget(ref); err != nil {
+		return nil, err
+	}
+	var sources []sourceOpener
+	for _, platform := range platforms {
+		opts := opts
+		opts.Platform = platform
+		sources = append(sources, func(ctx context.Context) (*toc.Source, *translate.ImageInfo, error) {
+			return openSource(ctx, source, opts)
+		})
+	}
+	return publish(ctx, sources, ref, opts)
+}
+
+// sourceOpener reads a filesystem and the config of an image.
+type sourceOpener func(ctx context.Context) (*toc.Source, *translate.ImageInfo, error)
 
 // checkTarget refuses a reference that nothing can be pushed to.
 func checkTarget(ref repo.Ref) error {
@@ -103,11 +135,17 @@ func checkTarget(ref repo.Ref) error {
 	return nil
 }
 
-// publish publishes a filesystem and the config in info.
-func publish(ctx context.Context, src *toc.Source, info *translate.ImageInfo, ref repo.Ref, opts PushOptions) (p *Pushed, err error) {
+// publish publishes filesystems with their configs under one tag. The first is read
+// before anything is made.
+func publish(ctx context.Context, sources []sourceOpener, ref repo.Ref, opts PushOptions) (all []*Pushed, err error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
+	src, info, err := sources[0](ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
 	space, closer, err := opts.Clients.OpenSpace(ref.Repo, true)
 	if err != nil {
 		return nil, err
@@ -118,24 +156,69 @@ func publish(ctx context.Context, src *toc.Source, info *translate.ImageInfo, re
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	// No collection may remove what the image will need before it is there.
-	err = repo.Reserve(ctx, space, opts.Now, func(ctx context.Context) error {
-		p, err = publishReserved(ctx, src, info, space, st, ref, opts)
-		return err
-	})
-	return p, err
-}
-
-// publishReserved is publish with the repository and its chunk store open.
-func publishReserved(ctx context.Context, src *toc.Source, info *translate.ImageInfo, space repo.Space, st stores.Target, ref repo.Ref, opts PushOptions) (*Pushed, error) {
-	layout, err := toc.NewLayout(src.Nodes)
-	if err != nil {
-		return nil, err
-	}
-	total := int64(layout.CatarSize + layout.ExtraSize)
 	if opts.Jobs == 0 {
 		opts.Jobs = st.Jobs
 	}
+	p := &publishing{space: space, st: st, ref: ref, opts: opts}
+	defer func() { err = errors.Join(err, p.closers.close()) }()
+	// No collection may remove what the images will need before they are there.
+	err = repo.Reserve(ctx, space, opts.Now, func(ctx context.Context) error {
+		if err := p.add(ctx, src, info); err != nil {
+			return err
+		}
+		for _, open := range sources[1:] {
+			if err := p.addFrom(ctx, open); err != nil {
+				return err
+			}
+		}
+		return p.finish(ctx)
+	})
+	return p.done, err
+}
+
+// publishing are images on their way into a repository.
+type publishing struct {
+	space repo.Space
+	st    stores.Target
+	ref   repo.Ref
+	opts  PushOptions
+
+	images  []repo.Publication
+	done    []*Pushed
+	closers closers // the deltas
+}
+
+// addFrom is add for an image that is read for it.
+func (p *publishing) addFrom(ctx context.Context, open sourceOpener) (err error) {
+	src, info, err := open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	return p.add(ctx, src, info)
+}
+
+// finish makes the tag stand for the images.
+func (p *publishing) finish(ctx context.Context) error {
+	published, err := repo.PublishAll(ctx, p.space, p.ref, p.images)
+	if err != nil {
+		return err
+	}
+	for i, r := range published {
+		d := p.done[i]
+		d.Digest, d.TOC, d.Metadata = r.Digest, r.TOCDigest, r.MetadataSize
+	}
+	return nil
+}
+
+// add brings an image's chunks into the store and makes its deltas.
+func (p *publishing) add(ctx context.Context, src *toc.Source, info *translate.ImageInfo) error {
+	opts, st := p.opts, p.st
+	layout, err := toc.NewLayout(src.Nodes)
+	if err != nil {
+		return err
+	}
+	total := int64(layout.CatarSize + layout.ExtraSize)
 	in := ingest.Options{
 		Params: chunk.DefaultParams(), FeatureFlags: uint64(toc.ProjectionFlags), Store: st, Jobs: opts.Jobs,
 		Progress: func(done int64) {
@@ -146,7 +229,7 @@ func publishReserved(ctx context.Context, src *toc.Source, info *translate.Image
 	}
 	main, err := stream(ctx, src, toc.WriteCatar, in)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	results := []*ingest.Result{main}
 	image := repo.Publication{Info: info, Catar: repo.Chunks{Index: main.Index, Sizes: main.Stored}, Now: opts.Now}
@@ -154,30 +237,32 @@ func publishReserved(ctx context.Context, src *toc.Source, info *translate.Image
 		in.FeatureFlags = uint64(toc.ProjectionFlags & catar.SHA512_256)
 		extra, err := stream(ctx, src, toc.WriteExtra, in)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		results = append(results, extra)
 		image.Extra = &repo.Chunks{Index: extra.Index, Sizes: extra.Stored}
 	}
 	// The chunks are on the disk before anything names them.
 	if err := st.Flush(); err != nil {
-		return nil, err
+		return err
 	}
 	if image.TOC, err = toc.Marshal(&toc.TOC{Nodes: src.Nodes}); err != nil {
-		return nil, err
+		return err
 	}
 	to, err := newPublished(src.Nodes, image, layout, st)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	deltas, files, links, err := pushDeltas(ctx, space, ref, st, to, opts)
-	defer func() {
-		for _, f := range files {
-			err = errors.Join(err, f.Close())
-		}
-	}()
+	ref := p.ref
+	if info.Platform.OS != "" && info.Platform.Architecture != "" {
+		ref.Platform = translate.PlatformName(info.Platform)
+	}
+	deltas, files, links, err := pushDeltas(ctx, p.space, ref, st, to, opts)
+	for _, f := range files {
+		p.closers = append(p.closers, f)
+	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	image.Links = links
 	for i, d := range deltas {
@@ -185,20 +270,16 @@ func publishReserved(ctx context.Context, src *toc.Source, info *translate.Image
 			image.Deltas = append(image.Deltas, d.entry(files[i]))
 		}
 	}
-	published, err := repo.Publish(ctx, space, ref, image)
-	if err != nil {
-		return nil, err
-	}
-	p := &Pushed{
-		Ref: ref, Digest: published.Digest, TOC: published.TOCDigest, Metadata: published.MetadataSize,
-		Nodes: len(src.Nodes), CatarSize: int64(layout.CatarSize), Deltas: deltas,
+	done := &Pushed{
+		Ref: p.ref, Platform: ref.Platform, Nodes: len(src.Nodes), CatarSize: int64(layout.CatarSize), Deltas: deltas,
 	}
 	for _, r := range results {
-		p.Chunks += len(r.Index.Chunks)
-		p.New += r.New.Chunks
-		p.NewBytes += r.Packed
+		done.Chunks += len(r.Index.Chunks)
+		done.New += r.New.Chunks
+		done.NewBytes += r.Packed
 	}
-	return p, nil
+	p.images, p.done = append(p.images, image), append(p.done, done)
+	return nil
 }
 
 // newPublished is what is about to be published.

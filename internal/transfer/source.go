@@ -18,9 +18,17 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/translate"
 )
 
+// rootfsPrefix begins the only kind of source that is no image.
+const rootfsPrefix = RootFS + ":"
+
+// source returns how a source is opened.
+func (o *PushOptions) source() ocisrc.Options {
+	return ocisrc.Options{Platform: o.Platform, Registry: o.Registry, Storage: o.Storage}
+}
+
 // openSource reads the tree and the config of a source.
 func openSource(ctx context.Context, source string, opts PushOptions) (*toc.Source, *translate.ImageInfo, error) {
-	if dir, ok := strings.CutPrefix(source, "rootfs:"); ok {
+	if dir, ok := strings.CutPrefix(source, rootfsPrefix); ok {
 		info, err := ocisrc.BareInfo(opts.Platform)
 		if err != nil {
 			return nil, nil, err
@@ -28,7 +36,7 @@ func openSource(ctx context.Context, source string, opts PushOptions) (*toc.Sour
 		src, err := tree.Scan(ctx, dir)
 		return src, info, err
 	}
-	image, err := ocisrc.Open(ctx, source, ocisrc.Options{Platform: opts.Platform, Registry: opts.Registry, Storage: opts.Storage})
+	image, err := ocisrc.Open(ctx, source, opts.source())
 	if err != nil {
 		return nil, nil, err
 	}

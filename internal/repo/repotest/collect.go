@@ -31,7 +31,7 @@ func addDelta(t *testing.T, s repo.Space, from repo.Publication, to string) {
 	must(t, err)
 	data := []byte("delta to " + to)
 	d := repo.NewDelta{Delta: repo.Delta{Blob: digest.FromBytes(data), Size: int64(len(data)), Head: 1, From: digest.FromBytes(from.TOC)}, Data: bytes.NewReader(data)}
-	must(t, repo.AddDeltas(t.Context(), s, ref(to), im.Digest, []repo.NewDelta{d}, time.Now))
+	must(t, repo.AddDeltas(t.Context(), s, ref(to), im.Digest, im.Manifest.TOCDigest, []repo.NewDelta{d}, time.Now))
 }
 
 func deltas(t *testing.T, s repo.Space, name string) int {
