@@ -92,12 +92,11 @@ func (p *Prepared) treeByChain(ctx context.Context, r *root.Root) (*repo.Tree, e
 				continue
 			}
 		}
-		switch {
-		case errors.Is(err, delta.ErrMalformed):
-			p.opts.Logger.Warn("a delta is of no use", "delta", d.Blob, "reason", err)
+		if err != nil {
+			if !p.passOver(d, err) {
+				return nil, err
+			}
 			return nil, nil
-		case err != nil:
-			return nil, err
 		}
 		p.heads = append(p.heads, f)
 	}

@@ -164,12 +164,31 @@ func (p *Prepared) treeByDelta(ctx context.Context, r *root.Root) (*repo.Tree, e
 				return p.Image.ParseTree(b)
 			}
 		}
-		if !useless(err) {
+		if !p.passOver(d, err) {
 			return nil, err
 		}
-		p.opts.Logger.Warn("a delta is of no use", "delta", d.Blob, "reason", err)
 	}
 	return nil, nil
+}
+
+// passOver notes that a delta is of no use, if err says no more than that.
+func (p *Prepared) passOver(d repo.Delta, err error) bool {
+	if !useless(err) {
+		return false
+	}
+	p.opts.Logger.Warn("a delta is of no use", "delta", d.Blob, "reason", err)
+	p.spoiled = err
+	return true
+}
+
+// noDelta is the error of a plan that may not use chunks and would have to. It is
+// that of a damaged delta, if there is one.
+func (p *Prepared) noDelta() error {
+	err := fmt.Errorf("transfer: %w: %d contents, %d bytes", ErrNoDelta, len(p.Plan.Missing), p.missingBytes())
+	if p.spoiled != nil {
+		return fmt.Errorf("%w: %w", err, p.spoiled)
+	}
+	return err
 }
 
 // useless reports whether an error says that there is something wrong with a delta alone, or
@@ -223,12 +242,11 @@ func (p *Prepared) chooseDelta(ctx context.Context, r *root.Root) error {
 			continue
 		}
 		f, err := p.openDelta(ctx, r, d)
-		if useless(err) {
-			p.opts.Logger.Warn("a delta is of no use", "delta", d.Blob, "reason", err)
-			continue
-		}
 		if err != nil {
-			return err
+			if !p.passOver(d, err) {
+				return err
+			}
+			continue
 		}
 		p.heads = append(p.heads, f)
 		if err := try(f); err != nil {

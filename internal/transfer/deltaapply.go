@@ -113,7 +113,7 @@ func offlineJob(ctx context.Context, head *delta.Head, r *root.Root, seeds []see
 		return nil, err
 	}
 	if len(p.Plan.Missing) > 0 {
-		return nil, fmt.Errorf("transfer: %w: %d contents, %d bytes", ErrNoDelta, len(p.Plan.Missing), p.missingBytes())
+		return nil, p.noDelta()
 	}
 	return &assemble.Job{Nodes: t.Nodes, Layout: layout, Plan: p.Plan}, nil
 }

@@ -113,6 +113,7 @@ type Prepared struct {
 	heads   []*deltaFile // deltas whose heads were read
 	delta   *deltaFile   // that of the plan; nil for none
 	links   []*link      // deltas that are applied before it
+	spoiled error        // why one was of no use
 	cache   *local.Store
 	store   store.Store       // nil until it is opened
 	early   map[chunk.ID]bool // chunks that were fetched while seeds were read
@@ -201,7 +202,7 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 		return nil, err
 	}
 	if opts.Deltas == DeltaOnly && len(p.Plan.Missing) > 0 {
-		return nil, fmt.Errorf("transfer: %w: %d contents, %d bytes", ErrNoDelta, len(p.Plan.Missing), p.missingBytes())
+		return nil, p.noDelta()
 	}
 	if err := p.cover(ctx); err != nil {
 		return nil, err
