@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -217,13 +218,41 @@ func TestCheck(t *testing.T) {
 }
 
 func TestParseCompression(t *testing.T) {
-	for _, name := range []string{"zstd", "xz", "gzip"} {
+	for _, name := range []string{"zstd", "xz", "gzip", "zstd:1", "zstd:22", "gzip:9"} {
 		if c, err := store.ParseCompression(name); err != nil || c.String() != name {
 			t.Errorf("%s: %v, %v", name, c, err)
 		}
 	}
-	if _, err := store.ParseCompression("lz4"); err == nil {
-		t.Error("lz4 is none")
+	for _, name := range []string{"lz4", "", "zstd:", "zstd:0", "zstd:23", "zstd:-1", "zstd:3x", "gzip:10", "xz:6"} {
+		if c, err := store.ParseCompression(name); err == nil {
+			t.Errorf("%q is %v", name, c)
+		}
+	}
+}
+
+// Levels make a difference, and what each of them makes is read.
+func TestLevels(t *testing.T) {
+	var text bytes.Buffer
+	for r := rand.New(rand.NewPCG(1, 2)); text.Len() < 256<<10; {
+		fmt.Fprintf(&text, "%x ", r.IntN(1+r.IntN(5000))) // words, some more frequent than others
+	}
+	b := text.Bytes()
+	id := chunk.SHA512_256.Sum(b)
+	sizes := make(map[string]int)
+	for _, name := range []string{"zstd:1", "zstd", "zstd:3", "zstd:19", "gzip:1", "gzip", "gzip:6", "gzip:9"} {
+		c, err := store.ParseCompression(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := store.NewPacker(c, uint64(len(b))).Pack(nil, b)
+		if got, err := store.Unpack(nil, p, chunk.SHA512_256, id, uint64(len(b))); err != nil || !bytes.Equal(got, b) {
+			t.Errorf("%s: %d bytes, %v", name, len(got), err)
+		}
+		sizes[name] = len(p.Data)
+	}
+	if sizes["zstd:1"] <= sizes["zstd"] || sizes["zstd"] != sizes["zstd:3"] || sizes["zstd"] <= sizes["zstd:19"] ||
+		sizes["gzip:1"] == sizes["gzip"] || sizes["gzip"] != sizes["gzip:6"] || sizes["gzip"] <= sizes["gzip:9"] {
+		t.Errorf("%v", sizes)
 	}
 }
 

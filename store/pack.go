@@ -2,8 +2,11 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"math/bits"
+	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/klauspost/compress/gzip"
@@ -13,35 +16,69 @@ import (
 )
 
 // Compression is how a chunk file is compressed (docs/format/chunks.md,
-// section 4). Chunks are read whatever their compression is.
-type Compression uint8
+// section 4): the form in the low byte, the level above it, 0 for that of the form.
+// Chunks are read whatever their compression is.
+type Compression uint16
 
-// The compressions that casync knows.
+// The forms that casync knows, at their own levels.
 const (
 	Zstd Compression = iota // at level 3, as casync has it
-	XZ                      // LZMA2 with a CRC64; slower, smaller
+	XZ                      // LZMA2 with a CRC64; slower, smaller; has one level
 	Gzip                    // at level 6, for readers that know nothing else
 )
 
-// String returns the name that casync's option --compression uses.
-func (c Compression) String() string {
-	switch c {
-	case Zstd:
-		return "zstd"
-	case XZ:
-		return "xz"
-	case Gzip:
-		return "gzip"
-	}
-	return fmt.Sprintf("compression %d", uint8(c))
+// compressions are the forms with the highest levels that each has.
+func compressions() []struct {
+	form  Compression
+	name  string
+	level int
+} {
+	return []struct {
+		form  Compression
+		name  string
+		level int
+	}{{Zstd, "zstd", 22}, {XZ, "xz", 0}, {Gzip, "gzip", gzip.BestCompression}}
 }
 
-// ParseCompression returns the compression of that name.
-func ParseCompression(name string) (Compression, error) {
-	for _, c := range []Compression{Zstd, XZ, Gzip} {
-		if c.String() == name {
-			return c, nil
+func (c Compression) form() Compression { return c & 0xff }
+
+// level returns the level, or that of the form.
+func (c Compression) level(usual int) int { return cmp.Or(int(c>>8), usual) }
+
+// String returns the name that casync's option --compression uses, and the level
+// after a colon if it is not that of the form.
+func (c Compression) String() string {
+	for _, k := range compressions() {
+		switch {
+		case k.form != c.form():
+		case c>>8 == 0:
+			return k.name
+		default:
+			return fmt.Sprintf("%s:%d", k.name, c>>8)
 		}
+	}
+	return fmt.Sprintf("compression %d", uint16(c))
+}
+
+// ParseCompression returns the compression of that name: zstd, xz, gzip, zstd:LEVEL
+// (1 to 22, in the numbers of the zstd program, of which several mean the same) or
+// gzip:LEVEL (1 to 9).
+func ParseCompression(name string) (Compression, error) {
+	base, level, leveled := strings.Cut(name, ":")
+	for _, k := range compressions() {
+		switch {
+		case k.name != base:
+			continue
+		case !leveled:
+			return k.form, nil
+		case k.level == 0:
+			return 0, fmt.Errorf("store: compression %q: %s has no levels", name, base)
+		}
+		n, err := strconv.Atoi(level)
+		if err != nil || n < 1 || n > k.level {
+			return 0, fmt.Errorf("store: compression %q: the level is a number from 1 to %d", name, k.level)
+		}
+		return k.form | Compression(n)<<8, nil
 	}
 	return 0, fmt.Errorf("store: compression %q is not zstd, xz or gzip", name)
 }
@@ -63,17 +100,21 @@ type Packer struct {
 // NewPacker returns a Packer for chunks of up to maxSize bytes; larger ones
 // merely compress less well. Memory is about 4 times maxSize.
 func NewPacker(c Compression, maxSize uint64) *Packer {
-	p := &Packer{form: c}
-	switch c {
+	p := &Packer{form: c.form()}
+	switch p.form {
 	case XZ:
 		p.xz = new(xz.Compressor)
 	case Gzip:
-		p.gzip = gzip.NewWriter(nil) // its default is level 6
+		w, err := gzip.NewWriterLevel(nil, c.level(6))
+		if err != nil {
+			panic(err) // ParseCompression lets no other levels through
+		}
+		p.gzip = w
 	default:
 		// The window need not exceed the chunk; the encoder's buffers follow it.
 		window := 1 << bits.Len64(min(max(maxSize, 2), 8<<20)-1)
 		enc, err := zstd.NewWriter(nil,
-			zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(zstdLevel)),
+			zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(c.level(zstdLevel))),
 			zstd.WithWindowSize(max(window, zstd.MinWindowSize)),
 			zstd.WithEncoderConcurrency(1),
 			zstd.WithLowerEncoderMem(true),

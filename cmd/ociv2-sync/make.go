@@ -12,7 +12,6 @@ import (
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
-	"github.com/ociv2-sync/ociv2-sync/store"
 )
 
 type makeOptions struct {
@@ -20,7 +19,7 @@ type makeOptions struct {
 	shift       shiftFlags
 	store       string
 	chunkSize   string
-	compression string
+	packing     compressionFlag
 	what        string
 	cache       string
 	cacheAuto   bool
@@ -59,7 +58,7 @@ made nevertheless. No digest is printed then. Keep the cache out of PATH.`,
 	f := cmd.Flags()
 	f.StringVar(&o.store, "store", "", "`DIR` of the chunk store (default default.castr beside OUTPUT)")
 	f.StringVar(&o.chunkSize, "chunk-size", "auto", "`SIZE` of chunks in bytes: AVG, MIN:AVG:MAX or auto, with K, M or G")
-	f.StringVar(&o.compression, "compression", "zstd", "`COMPRESSION` of new chunks: zstd, xz or gzip")
+	o.packing.add(f)
 	f.StringVar(&o.what, "what", "", "`WHAT` to make, whatever OUTPUT ends in: archive, archive-index or blob-index")
 	f.Var(&o.printDigest, "print-digest", "compute and print the digest of the whole stream")
 	f.StringVar(&o.cache, "cache", "", "`DIR` that remembers which files make which chunks")
@@ -101,10 +100,7 @@ func (a *app) runMake(cmd *cobra.Command, args []string, o *makeOptions) error {
 	if opts.Params, err = chunk.ParseParams(o.chunkSize); err != nil {
 		return usageError{err}
 	}
-	if opts.Compression, err = store.ParseCompression(o.compression); err != nil {
-		return usageError{err}
-	}
-	opts.TempDir, opts.Cache, opts.NoDigest = a.tempDir(), o.cache, !bool(o.printDigest)
+	opts.Compression, opts.TempDir, opts.Cache, opts.NoDigest = o.packing.Compression, a.tempDir(), o.cache, !bool(o.printDigest)
 	if o.cacheAuto && o.cache != "" {
 		return usageError{errors.New("--cache names the cache that --cache-auto would choose; one of the two")}
 	}

@@ -157,6 +157,7 @@ type pushOptions struct {
 	full      fullFlag
 	memory    byteSize
 	all       bool
+	packing   compressionFlag
 }
 
 func newPushCommand(a *app) *cobra.Command {
@@ -205,6 +206,7 @@ meanwhile gets the old image.` + casyncHelp,
 	o.sourceFlags.add(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&o.all, "all-platforms", false, "publish the images of all platforms that SOURCE has under the one tag, of which each device pulls its own")
+	o.packing.add(f)
 	f.IntVar(&o.deltas, "deltas", 3, "`NUMBER` of earlier tags, those pushed last, to make deltas from")
 	f.StringArrayVar(&o.deltaFrom, "delta-from", nil, "published image `REPO/NAME[:TAG]`, of any name or repository, to make a delta from too; repeatable")
 	o.full.add(f)
@@ -233,6 +235,7 @@ func (a *app) runPush(cmd *cobra.Command, args []string, o *pushOptions) error {
 		return err
 	}
 	defer opts.Clients.Close()
+	opts.Compression = o.packing.Compression
 	opts.Deltas, opts.Full, opts.DeltaMemory, opts.DeltaProgress = o.deltas, transfer.Full(o.full), int64(o.memory), a.deltaMeter()
 	for _, name := range o.deltaFrom {
 		from, err := repo.ParseRef(name)

@@ -39,6 +39,8 @@ type PushOptions struct {
 	// TempDir is where contents wait between layers and chunks; "" means the
 	// default of translate.MergeOptions.
 	TempDir string
+	// Compression is that of the chunks that the repository lacks.
+	Compression store.Compression
 	// Jobs is the number of chunks worked on at a time; 0 means GOMAXPROCS.
 	Jobs int
 	// Progress is called with the bytes of the filesystem dealt with so far,
@@ -220,7 +222,7 @@ func (p *publishing) add(ctx context.Context, src *toc.Source, info *translate.I
 	}
 	total := int64(layout.CatarSize + layout.ExtraSize)
 	in := ingest.Options{
-		Params: chunk.DefaultParams(), FeatureFlags: uint64(toc.ProjectionFlags), Store: st, Jobs: opts.Jobs,
+		Params: chunk.DefaultParams(), FeatureFlags: uint64(toc.ProjectionFlags), Store: st, Compression: opts.Compression, Jobs: opts.Jobs,
 		Progress: func(done int64) {
 			if opts.Progress != nil {
 				opts.Progress(done, total)
