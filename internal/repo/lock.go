@@ -280,6 +280,9 @@ func Reserve(ctx context.Context, s Space, now func() time.Time, f func(context.
 			if _, collecting, err = aliveAt(ctx, s, collectName, now()); err != nil || collecting {
 				return err
 			}
+			if _, err := leases(ctx, s, now()); err != nil { // nothing of the dead stays
+				return err
+			}
 			return f(ctx)
 		})
 		if err != nil || !collecting {
