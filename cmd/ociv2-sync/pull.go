@@ -50,7 +50,7 @@ func (f *pullFlags) addPlace(cmd *cobra.Command) {
 func (f *pullFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringArrayVar(&f.seeds, "seed", nil, "`[KIND:]PATH` whose file contents need not be fetched; repeatable")
-	fl.StringArrayVar(&f.stores, "store", nil, "chunk `STORE` to ask before the image's own, a directory, a URL or HOST:PATH; repeatable")
+	fl.StringArrayVar(&f.stores, "store", nil, "chunk `STORE` beside the image's own: a directory, which is asked first, a URL or HOST:PATH, of which the fastest is; repeatable")
 	fl.StringArrayVar(&f.mirrors, "mirror", nil, "another `REPO` with the same images as the one in the reference: chunks come from the fastest that works; repeatable")
 	fl.BoolVar(&f.allowStore, "allow-store", false, "accept a chunk store on another host, or elsewhere on this machine, than the image")
 	fl.BoolVar(&f.offline, "offline", false, "fetch nothing but metadata; fail, with a list, if files are missing")
