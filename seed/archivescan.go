@@ -129,7 +129,7 @@ func (s *archiveScan) tar(ctx context.Context, r io.Reader, at where, outer bool
 	tr := tar.NewReader(count) // which reads no further than it has to
 	for n := 0; ; n++ {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

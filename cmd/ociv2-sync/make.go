@@ -84,6 +84,7 @@ func (a *app) runMake(cmd *cobra.Command, args []string, o *makeOptions) error {
 	switch opts.Kind {
 	case archive.BlobIndex:
 		source = "-"
+	case archive.Unknown, archive.Archive, archive.ArchiveIndex:
 	case archive.Blob, archive.Directory:
 		return usageError{fmt.Errorf("what is made is an archive, an archive-index or a blob-index, not a %s", o.what)}
 	}

@@ -220,18 +220,25 @@ func sameFile(a, b *os.File) (bool, error) {
 func sameBytes(a, b io.Reader) (bool, error) {
 	bufA, bufB := make([]byte, 64<<10), make([]byte, 64<<10)
 	for {
-		n, err := io.ReadFull(a, bufA)
-		m, errB := io.ReadFull(b, bufB)
-		if !bytes.Equal(bufA[:n], bufB[:m]) {
-			return false, nil
-		}
-		for _, err := range []error{err, errB} {
-			if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-				return false, err
-			}
-		}
+		n, endA, err := fill(a, bufA)
 		if err != nil {
+			return false, err
+		}
+		m, _, err := fill(b, bufB)
+		if err != nil || !bytes.Equal(bufA[:n], bufB[:m]) {
+			return false, err
+		}
+		if endA {
 			return true, nil
 		}
 	}
+}
+
+// fill reads until buf is full or r ends.
+func fill(r io.Reader, buf []byte) (n int, end bool, err error) {
+	n, err = io.ReadFull(r, buf)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return n, true, nil
+	}
+	return n, false, err
 }

@@ -83,7 +83,7 @@ func (t *splitTar) readFile(p []byte) (int, error) {
 	}
 	n, err := t.file.Read(p[:min(int64(len(p)), t.left)])
 	t.left -= int64(n)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		if err = nil; n == 0 {
 			err = fmt.Errorf("%w: file %q is shorter than it was", translate.ErrMismatch, t.name)
 		}

@@ -51,7 +51,7 @@ func describeTarball(f *os.File) (translate.Layer, error) {
 	}
 	var magic [4]byte
 	n, err := f.ReadAt(magic[:], 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return l, err
 	}
 	l.Size = st.Size()

@@ -70,7 +70,7 @@ func read(name string, r interface {
 	end := int64(0)
 	for {
 		h, err := archive.Next()
-		if err == io.EOF && b.ref.Name != "" {
+		if errors.Is(err, io.EOF) && b.ref.Name != "" {
 			if err = ends(r, end); err == nil {
 				return b, nil
 			}

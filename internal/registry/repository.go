@@ -83,7 +83,7 @@ func (r *Repository) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 func last(errs []error) error {
 	err := errs[len(errs)-1]
 	if len(errs) > 1 {
-		err = fmt.Errorf("%w (mirrors before: %v)", err, errors.Join(errs[:len(errs)-1]...))
+		err = fmt.Errorf("%w (mirrors before: %w)", err, errors.Join(errs[:len(errs)-1]...))
 	}
 	return err
 }

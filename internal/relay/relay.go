@@ -10,6 +10,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -180,7 +181,7 @@ func (r *Relay) pipe(ctx context.Context, dst, src *net.TCPConn, begin time.Time
 				way <- part{buf[:n], sent.Add(r.opts.RoundTrip / 2)}
 			}
 			if err != nil {
-				if err != io.EOF {
+				if !errors.Is(err, io.EOF) {
 					broken = err
 				}
 				return

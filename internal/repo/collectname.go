@@ -226,11 +226,9 @@ func (c *collection) mark(ctx context.Context, n *nameState) error {
 	return c.markForeign(ctx, n.name, n.indexes...)
 }
 
-// markChunks notes which chunks an image needs.
+// markChunks notes which chunks an image needs, wherever it says that they are: this
+// store may have more than one name.
 func (c *collection) markChunks(ctx context.Context, im *Image) error {
-	if at, err := im.Store(false); err != nil || at != StoreName {
-		return nil // its chunks are elsewhere
-	}
 	for _, read := range []func(context.Context) (Chunks, error){im.Catar, im.Extra} {
 		x, err := read(ctx)
 		if err != nil {
