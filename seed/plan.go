@@ -1,6 +1,7 @@
 package seed
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"slices"
@@ -119,22 +120,41 @@ func (p *Plan) Use(record func(content int) int, bases []Place) {
 	p.miss()
 }
 
-// distinct returns the distinct non-empty contents of the nodes.
+// distinct returns the distinct non-empty contents of the nodes. There may be hundreds of
+// thousands: sorting finds what is equal in a tenth of the memory of a map.
 func distinct(nodes []toc.Node) []Content {
-	index := make(map[Digest]int32)
-	var cs []Content
+	has := func(n *toc.Node) bool { return n.IsRegular() && n.Size > 0 && n.Link < 0 }
+	count := 0
 	for i := range nodes {
-		n := &nodes[i]
-		if !n.IsRegular() || n.Size == 0 || n.Link >= 0 {
-			continue
+		if has(&nodes[i]) {
+			count++
 		}
-		at, ok := index[n.Digest]
-		if !ok {
-			at = int32(len(cs))
-			index[n.Digest] = at
-			cs = append(cs, Content{Digest: n.Digest, Size: n.Size, Seed: None, Record: None})
+	}
+	order := make([]int32, 0, count)
+	for i := range nodes {
+		if has(&nodes[i]) {
+			order = append(order, int32(i))
 		}
-		cs[at].Nodes = append(cs[at].Nodes, int32(i))
+	}
+	slices.SortFunc(order, func(a, b int32) int {
+		return cmp.Or(bytes.Compare(nodes[a].Digest[:], nodes[b].Digest[:]), cmp.Compare(a, b))
+	})
+	// Where in order the nodes of a content begin: the first node is there.
+	var starts []int32
+	for k := range order {
+		if k == 0 || nodes[order[k]].Digest != nodes[order[k-1]].Digest {
+			starts = append(starts, int32(k))
+		}
+	}
+	slices.SortFunc(starts, func(a, b int32) int { return cmp.Compare(order[a], order[b]) })
+	cs := make([]Content, len(starts))
+	for k, start := range starts {
+		n := &nodes[order[start]]
+		end := start + 1
+		for int(end) < len(order) && nodes[order[end]].Digest == n.Digest {
+			end++
+		}
+		cs[k] = Content{Digest: n.Digest, Size: n.Size, Nodes: order[start:end:end], Seed: None, Record: None}
 	}
 	return cs
 }

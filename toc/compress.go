@@ -40,7 +40,7 @@ func Compress(canonical []byte) ([]byte, error) {
 	if err := w.Close(); err != nil {
 		return nil, fmt.Errorf("toc: compress: %w", err)
 	}
-	return out.Bytes(), nil
+	return bytes.Clone(out.Bytes()), nil // without the room that a growing buffer has
 }
 
 // Decompress undoes Compress. More than limit bytes of output are an error, and

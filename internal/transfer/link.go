@@ -74,6 +74,9 @@ func (p *Prepared) shared(ctx context.Context) int64 {
 	switch {
 	case p.sharesFiles():
 		path := root.ObjectsOf(p.opts.Root)
+		if _, err := os.Lstat(path); err != nil {
+			return 0
+		}
 		for i := range p.Plan.Contents {
 			c := &p.Plan.Contents[i]
 			if c.Seed == seed.None {
