@@ -109,7 +109,7 @@ func BenchmarkLargeFile(b *testing.B) {
 				}
 				defer f.Close()
 				for at := int64(0); at < int64(megs)*1e6; at += 100e6 {
-					if _, err := f.WriteAt([]byte(fmt.Sprint("at ", at)), at); err != nil {
+					if _, err := f.WriteAt(fmt.Append(nil, "at ", at), at); err != nil {
 						b.Fatal(err)
 					}
 				}
