@@ -271,7 +271,7 @@ func tarSizes(r *io.SectionReader, outer bool, meet func(size int64)) error {
 	tr := tar.NewReader(r) // which seeks over the contents
 	for {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
