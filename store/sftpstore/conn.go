@@ -172,8 +172,13 @@ type conn struct {
 	turn     chan struct{} // holds something while a goroutine looks after live
 	live     *link
 	closed   bool
-	failures atomic.Int32 // since something arrived
+	failures atomic.Int32   // since something arrived
+	closing  sync.WaitGroup // files
 }
+
+// release closes a file that was read, which is not worth a round trip of anybody's
+// time: what could go wrong has done so.
+func (c *conn) release(f *sftp.File) { c.closing.Go(func() { _ = f.Close() }) }
 
 // do calls f with a session, and again with another one if that breaks: f can be
 // repeated.
@@ -289,4 +294,5 @@ func (c *conn) close() {
 	if live != nil {
 		live.end()
 	}
+	c.closing.Wait() // which ends with the sessions
 }
