@@ -23,6 +23,33 @@ type Clients struct {
 	Server string
 	// S3 is how buckets are reached.
 	S3 s3store.Options
+
+	warm map[string]*sshstore.Store // those that Warm has opened
+}
+
+// Warm begins to connect to those of the named stores that ssh reaches, while
+// something else is read that is needed first. The clients that it returns open
+// those stores once more; the caller closes the closer, after them.
+func (c Clients) Warm(names []string) (Clients, io.Closer, error) {
+	warm := make(map[string]*sshstore.Store)
+	var open closers
+	for _, name := range names {
+		at, ok, err := SSH(name)
+		if err == nil && (!ok || warm[name] != nil) {
+			continue
+		}
+		var s *sshstore.Store
+		if err == nil {
+			s, err = sshstore.New(at, c.SSH)
+		}
+		if err != nil {
+			return c, nil, errors.Join(err, open.Close())
+		}
+		warm[name], open = s, append(open, s)
+		s.Warm()
+	}
+	c.warm = warm
+	return c, open, nil
 }
 
 // IsURL reports whether a name is an http or https URL, not a path.
@@ -98,11 +125,18 @@ func openOne(name string, clients Clients, several bool) (store.Store, io.Closer
 	case err != nil:
 		return nil, nil, err
 	case remote:
-		if several {
-			clients.SSH.Retries = -1
+		var closer io.Closer = closers{} // of one that is warm
+		s := clients.warm[name]
+		if s == nil {
+			if s, err = sshstore.New(at, clients.SSH); err != nil {
+				return nil, nil, err
+			}
+			closer = s
 		}
-		s, err := sshstore.New(at, clients.SSH)
-		return s, s, err
+		if several {
+			s.Once()
+		}
+		return s, closer, nil
 	}
 	s, err := local.Open(name, local.Options{})
 	return s, s, err

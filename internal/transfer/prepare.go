@@ -182,6 +182,9 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 			opts.Logger.Warn("the root's tree of this image is damaged and is made again", "reason", err)
 		}
 	}
+	if err := p.warm(pull); err != nil {
+		return nil, err
+	}
 	if err := p.contents(ctx, r); err != nil {
 		return nil, err
 	}
@@ -228,6 +231,19 @@ func (p *Prepared) open(ctx context.Context, ref repo.Ref) error {
 	p.files.Files, p.closers = files, append(p.closers, closer)
 	p.Image, err = repo.Open(ctx, &p.files, ref)
 	return err
+}
+
+// warm begins to connect to the stores that chunks will be wanted from, if they may be.
+func (p *Prepared) warm(pull bool) error {
+	if !pull || p.opts.Offline || p.opts.Bundle != nil || p.opts.Deltas == DeltaOnly {
+		return nil
+	}
+	clients, closer, err := p.opts.Clients.Warm(p.opts.Stores)
+	if err != nil {
+		return err
+	}
+	p.opts.Clients, p.closers = clients, append(p.closers, closer)
+	return nil
 }
 
 // contents reads the table of contents, from the root if it is there.

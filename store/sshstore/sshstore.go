@@ -19,6 +19,7 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -129,17 +130,49 @@ type Store struct {
 	retired  []*session    // which bring what was requested of them, and end
 	closed   bool
 	failures atomic.Int32 // since something arrived
+	once     atomic.Bool  // nothing is tried again
+
+	life    context.Context //nolint:containedctx // of what Warm begins, which no call waits for
+	stop    context.CancelFunc
+	warming sync.WaitGroup
 
 	sessions, bytes atomic.Int64
 }
 
 // New returns the store at a location. It connects when the first chunk is
-// wanted. Call [Store.Close] when done with it.
+// wanted, or by Warm. Call [Store.Close] when done with it.
 func New(at Location, o Options) (*Store, error) {
 	if err := at.check(); err != nil {
 		return nil, err
 	}
-	return &Store{at: at, opts: o.WithDefaults(), turn: make(chan struct{}, 1)}, nil
+	s := &Store{at: at, opts: o.WithDefaults(), turn: make(chan struct{}, 1)}
+	s.life, s.stop = context.WithCancel(context.Background())
+	return s, nil
+}
+
+// Once has the store tell at once that a connection has failed, as one does that
+// has others beside it. It returns the store.
+func (s *Store) Once() *Store {
+	s.once.Store(true)
+	return s
+}
+
+// Warm begins to connect, so that the first chunk need not wait for it, and does not
+// wait itself. Where that fails the first Get begins anew, and tells why it cannot.
+// Close ends it.
+func (s *Store) Warm() {
+	s.warming.Go(func() {
+		if s.take(s.life) != nil {
+			return
+		}
+		defer func() { <-s.turn }()
+		if s.live != nil || s.closed {
+			return
+		}
+		if err := s.dial(s.life); err != nil && s.life.Err() == nil {
+			s.opts.Logger.Info("connecting ahead of the first chunk failed", "store", s.String(), "reason", err)
+		}
+	})
 }
 
 // WithDefaults returns o with the defaults of what is not set.
@@ -160,8 +193,10 @@ func (o Options) WithDefaults() Options {
 // String returns the location.
 func (s *Store) String() string { return s.at.String() }
 
-// Close ends the connection. No Get may be running or follow.
+// Close ends the connection. No Get and no Warm may be running or follow.
 func (s *Store) Close() error {
+	s.stop()
+	s.warming.Wait()
 	s.turn <- struct{}{}
 	live, retired := s.live, s.retired
 	s.live, s.retired, s.closed = nil, nil, true
@@ -229,11 +264,8 @@ func (s *Store) connect(ctx context.Context) (*session, error) {
 		if s.closed {
 			return nil, fmt.Errorf("the store is closed")
 		}
-		live, err := s.opts.dial(ctx, s.at, []string{"pull", "-", "-", "-", s.at.Path}, casyncproto.PullChunks, casyncproto.ReadableStore)
+		err := s.dial(ctx)
 		if err == nil {
-			s.sessions.Add(1)
-			live.start(s.arrived)
-			s.live = live
 			break
 		}
 		if !errors.Is(err, store.ErrNetwork) {
@@ -244,6 +276,18 @@ func (s *Store) connect(ctx context.Context) (*session, error) {
 		}
 	}
 	return s.live, nil
+}
+
+// dial makes the connection. The caller has the turn.
+func (s *Store) dial(ctx context.Context) error {
+	live, err := s.opts.dial(ctx, s.at, []string{"pull", "-", "-", "-", s.at.Path}, casyncproto.PullChunks, casyncproto.ReadableStore)
+	if err != nil {
+		return err
+	}
+	s.sessions.Add(1)
+	live.start(s.arrived)
+	s.live = live
+	return nil
 }
 
 // take waits for the turn to look after the connection.
@@ -293,7 +337,7 @@ func (s *Store) renew(ctx context.Context, was *session) error {
 // everybody with it, as it has the turn. It returns err when that is enough.
 func (s *Store) wait(ctx context.Context, err error) error {
 	n := s.failures.Add(1)
-	if int(n) > s.opts.Retries {
+	if int(n) > s.opts.Retries || s.once.Load() {
 		return err
 	}
 	pause := min(s.opts.RetryWait<<min(n-1, 16), maxRetryWait)

@@ -216,6 +216,38 @@ func TestOneConnection(t *testing.T) {
 	}
 }
 
+// A store that is warm has its connection before a chunk is wanted, and no other one.
+func TestWarm(t *testing.T) {
+	chunks := storetest.Chunks(10)
+	s := open(t, "ours", directory(t, chunks), options(t))
+	s.Warm()
+	s.Warm()
+	for begin := time.Now(); s.Stats().Connections == 0; time.Sleep(time.Millisecond) {
+		if time.Since(begin) > 20*time.Second {
+			t.Fatal("it does not connect")
+		}
+	}
+	getAll(t, s, chunks)
+	if got := s.Stats(); got.Connections != 1 {
+		t.Errorf("%+v", got)
+	}
+	// Those that do not answer are not waited for, and those that fail are tried again.
+	begin := time.Now()
+	mute, err := sshstore.New(sshstore.Location{Host: "mute", Path: "/"}, options(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mute.Warm()
+	if err := mute.Close(); err != nil || time.Since(begin) > 15*time.Second {
+		t.Errorf("%v after %v", err, time.Since(begin))
+	}
+	down := open(t, "255", t.TempDir(), options(t)).Once()
+	down.Warm()
+	if _, err := down.Get(t.Context(), chunk.ID{1}, 100); !errors.Is(err, store.ErrNetwork) || !strings.Contains(err.Error(), "no route") {
+		t.Error(err)
+	}
+}
+
 // desync's server answers what we send ahead.
 func TestDesyncServer(t *testing.T) {
 	chunks := storetest.Chunks(100)
