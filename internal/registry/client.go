@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -34,8 +35,11 @@ func (o *Options) client() (*auth.Client, error) {
 		base.TLSClientConfig = o.TLS.Clone()
 	}
 	var limited http.RoundTripper = base
+	if o.Traffic != nil {
+		limited = counted{base, o.Traffic}
+	}
 	if o.RateLimit > 0 {
-		limited = throttled{base, rate.NewLimiter(rate.Limit(o.RateLimit), int(min(max(o.RateLimit/8, 1<<10), 256<<10)))}
+		limited = throttled{limited, rate.NewLimiter(rate.Limit(o.RateLimit), int(min(max(o.RateLimit/8, 1<<10), 256<<10)))}
 	}
 	retrying := retry.NewTransport(limited)
 	retrying.Policy = func() retry.Policy {
@@ -86,6 +90,33 @@ func (t throttled) RoundTrip(r *http.Request) (*http.Response, error) {
 		resp.Body = slow(resp.Body)
 	}
 	return resp, err
+}
+
+// counted counts requests and what they bring.
+type counted struct {
+	http.RoundTripper
+	traffic *Traffic
+}
+
+func (c counted) RoundTrip(r *http.Request) (*http.Response, error) {
+	c.traffic.Requests.Add(1)
+	resp, err := c.RoundTripper.RoundTrip(r)
+	if err == nil {
+		resp.Body = countedReader{resp.Body, &c.traffic.Bytes}
+	}
+	return resp, err
+}
+
+// countedReader counts what is read.
+type countedReader struct {
+	io.ReadCloser
+	n *atomic.Int64
+}
+
+func (c countedReader) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 // slowReader waits after each read for what it has read.

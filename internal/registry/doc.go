@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 
 	"oras.land/oras-go/v2/errdef"
 	ocireg "oras.land/oras-go/v2/registry"
@@ -53,9 +54,15 @@ type Options struct {
 	// RateLimit is the most bytes of objects taken, and sent, per second; 0 means
 	// no limit.
 	RateLimit int64
+	// Traffic, if not nil, counts what goes to and fro.
+	Traffic *Traffic
 	// TLS may be nil: the system's certificates are trusted.
 	TLS *tls.Config
 }
+
+// Traffic counts the requests that were sent, those for tokens included, and the bytes
+// of the bodies that came back.
+type Traffic struct{ Requests, Bytes atomic.Int64 }
 
 // Mirror is a copy of a registry, or of a part of it.
 type Mirror struct {
@@ -105,6 +112,13 @@ func parse(ref string) (ocireg.Reference, error) {
 		r.Reference = "latest"
 	}
 	return r, nil
+}
+
+// Split reads what follows docker: in the name of an image, with docker's defaults
+// filled in. reference is a tag or a digest. What is malformed is ErrReference.
+func Split(ref string) (host, name, reference string, err error) {
+	r, err := parse(ref)
+	return r.Registry, r.Repository, r.Reference, err
 }
 
 // CheckTarget refuses, with ErrReference, what follows docker: where no image can

@@ -210,7 +210,8 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	status := http.StatusOK
-	if n, err := strconv.Atoi(strings.TrimSuffix(strings.TrimPrefix(r.Header.Get("Range"), "bytes="), "-")); err == nil && f.ranges {
+	first, _, _ := strings.Cut(strings.TrimPrefix(r.Header.Get("Range"), "bytes="), "-")
+	if n, err := strconv.Atoi(first); err == nil && f.ranges {
 		from, status = n, http.StatusPartialContent
 		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(f.blob)-1, len(f.blob)))
 	}
@@ -266,6 +267,31 @@ func TestFetchGoesOn(t *testing.T) {
 	got, err = io.ReadAll(rc)
 	if err != nil || !bytes.Equal(got, blob) || whole.sent.Load() != d.Size-90000 {
 		t.Errorf("%d bytes, %v, %d of them from the registry", len(got), err, whole.sent.Load())
+	}
+}
+
+// TestFetchAt reads a part of a blob, also where that is cut and where there are no ranges.
+func TestFetchAt(t *testing.T) {
+	blob := bytes.Repeat([]byte("0123456789"), 20000)
+	var traffic Traffic
+	for name, f := range map[string]*fake{
+		"ranges": {blob: blob, step: 90000, ranges: true}, "none": {blob: blob, step: len(blob)},
+	} {
+		r, err := Open("//"+f.start(t)+"/a:1", Options{PlainHTTP: true, Retries: 1, Traffic: &traffic})
+		must(t, err)
+		defer r.Close()
+		for _, part := range [][2]int64{{0, 5}, {7, 100}, {33, 150000}, {199990, 10}} {
+			rc, err := r.FetchAt(t.Context(), digest.FromBytes(blob), part[0], part[1])
+			must(t, err)
+			got, err := io.ReadAll(rc)
+			must(t, errors.Join(err, rc.Close()))
+			if !bytes.Equal(got, blob[part[0]:part[0]+part[1]]) {
+				t.Errorf("%s: %d bytes from %d", name, len(got), part[0])
+			}
+		}
+	}
+	if n := traffic.Requests.Load(); n != 9 || traffic.Bytes.Load() < 300000 {
+		t.Errorf("counted %d requests, %d bytes", n, traffic.Bytes.Load())
 	}
 }
 

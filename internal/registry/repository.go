@@ -7,15 +7,17 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	ocireg "oras.land/oras-go/v2/registry"
 	"oras.land/oras-go/v2/registry/remote"
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
-// Repository is what a registry has under one name. It is for one goroutine at a time.
+// Repository is what a registry has under one name. It is for several goroutines at a time.
 type Repository struct {
 	ref     ocireg.Reference
 	client  *auth.Client
@@ -44,7 +46,8 @@ func Open(ref string, opts Options) (*Repository, error) {
 		repo.remotes = append(repo.remotes, &remote.Repository{Reference: at, Client: c, PlainHTTP: opts.PlainHTTP || m.PlainHTTP})
 	}
 	r.Reference = ""
-	repo.remotes = append(repo.remotes, &remote.Repository{Reference: r, Client: c, PlainHTTP: opts.PlainHTTP})
+	// Lists of referrers that were replaced stay: many registries let nobody delete.
+	repo.remotes = append(repo.remotes, &remote.Repository{Reference: r, Client: c, PlainHTTP: opts.PlainHTTP, SkipReferrersGC: true})
 	return repo, nil
 }
 
@@ -79,6 +82,42 @@ func (r *Repository) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	return ocispec.Descriptor{}, last(errs)
 }
 
+// Describe describes the manifest d as the registry itself has it, and no mirror.
+func (r *Repository) Describe(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error) {
+	desc, err := r.own().Resolve(ctx, d.String())
+	return desc, worded(err)
+}
+
+// maxReferrers bounds the referrers that are looked at.
+const maxReferrers = 1000
+
+// Referrers lists the manifests of the given artifactType that name subject, from the
+// first of the mirrors and the registry that has any: where it does not list them itself,
+// by the tag that stands for them. Nothing of what they are is verified.
+func (r *Repository) Referrers(ctx context.Context, subject ocispec.Descriptor, artifactType string) ([]ocispec.Descriptor, error) {
+	var errs []error
+	for _, at := range r.remotes {
+		var all []ocispec.Descriptor
+		err := at.Referrers(ctx, subject, artifactType, func(page []ocispec.Descriptor) error {
+			if all = append(all, page...); len(all) > maxReferrers {
+				return fmt.Errorf("more than %d manifests refer to %s", maxReferrers, subject.Digest)
+			}
+			return nil
+		})
+		if err == nil && len(all) > 0 {
+			return all, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		errs = append(errs, worded(err))
+	}
+	if slices.Contains(errs, nil) {
+		return nil, nil // one has answered
+	}
+	return nil, last(errs)
+}
+
 // last returns the last error, which counts, with what came before it.
 func last(errs []error) error {
 	err := errs[len(errs)-1]
@@ -92,12 +131,31 @@ func last(errs []error) error {
 // it was cut, after a pause, as often without progress as there are retries, and
 // where a mirror fails, at the next one.
 func (r *Repository) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
-	b := &body{size: d.Size, retries: r.retries}
+	return r.fetch(ctx, d, 0, false)
+}
+
+// FetchAt is Fetch for size bytes, at least one, of the blob named d, from an offset
+// on. They may be fewer where the blob ends before.
+func (r *Repository) FetchAt(ctx context.Context, d digest.Digest, offset, size int64) (io.ReadCloser, error) {
+	rc, err := r.fetch(ctx, ocispec.Descriptor{Digest: d, Size: offset + size}, offset, true)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(rc, size), rc}, nil
+}
+
+// fetch opens what follows an offset in the object d; of a part d.Size is the end of
+// that.
+func (r *Repository) fetch(ctx context.Context, d ocispec.Descriptor, offset int64, part bool) (io.ReadCloser, error) {
+	b := &body{off: offset, size: d.Size, retries: r.retries}
 	b.again = func(failed int) error { return pause(ctx, failed) }
 	b.stopped = ctx.Err
 	for _, at := range r.remotes {
 		b.sources = append(b.sources, func(offset int64) (io.ReadCloser, error) {
-			if offset == 0 {
+			if offset == 0 && !part {
 				return at.Fetch(ctx, d)
 			}
 			return r.rest(ctx, at, d, offset)
@@ -109,7 +167,7 @@ func (r *Repository) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCl
 	return b, nil
 }
 
-// rest opens what follows offset in the object d.
+// rest opens what follows offset in the object d, up to its end.
 func (r *Repository) rest(ctx context.Context, at *remote.Repository, d ocispec.Descriptor, offset int64) (_ io.ReadCloser, err error) {
 	scheme := "https"
 	if at.PlainHTTP {
@@ -121,7 +179,7 @@ func (r *Repository) rest(ctx context.Context, at *remote.Repository, d ocispec.
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+	req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", offset, d.Size-1))
 	resp, err := r.client.Do(req)
 	if err != nil {
 		return nil, err
@@ -136,6 +194,8 @@ func (r *Repository) rest(ctx context.Context, at *remote.Repository, d ocispec.
 		if _, err = io.CopyN(io.Discard, resp.Body, offset); err == nil {
 			return resp.Body, nil
 		}
+	case http.StatusNotFound:
+		return nil, errors.Join(fmt.Errorf("%w: %s@%s", ErrNotFound, at.Reference, d.Digest), resp.Body.Close())
 	default:
 		err = fmt.Errorf("status %s", resp.Status)
 	}
