@@ -78,6 +78,9 @@ type Manifest struct {
 	// Source names the manifest of the image that this one was made from; empty
 	// when there is none.
 	Source digest.Digest
+	// Subject is the manifest in a registry that this one is attached to; nil in a
+	// repository (docs/format/repository.md, section 9).
+	Subject *ocispec.Descriptor
 	// Store is where the chunks are: a URL reference, to be resolved against
 	// the URL of the image's directory.
 	Store string
@@ -126,6 +129,7 @@ func (m *Manifest) Encode() ([]byte, error) {
 		ArtifactType: MediaTypeImage,
 		Config:       ocispec.DescriptorEmptyJSON,
 		Layers:       m.Blobs(),
+		Subject:      m.Subject,
 		Annotations:  annotations,
 	})
 	if err != nil {
@@ -168,6 +172,12 @@ func parseManifest(b []byte) (*Manifest, error) {
 		return nil, malformed("config of media type %q", om.Config.MediaType)
 	}
 	m := &Manifest{Store: om.Annotations[annotationStore]}
+	if s := om.Subject; s != nil {
+		if err := CheckDescriptor(*s, MaxManifest); err != nil {
+			return nil, fmt.Errorf("subject: %w", err)
+		}
+		m.Subject = &ocispec.Descriptor{MediaType: s.MediaType, Digest: s.Digest, Size: s.Size}
+	}
 	if err := m.layers(om.Layers); err != nil {
 		return nil, err
 	}

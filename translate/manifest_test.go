@@ -51,10 +51,11 @@ func encode(t testing.TB, m *Manifest) []byte {
 }
 
 func TestManifestRoundTrip(t *testing.T) {
-	full, small, old := sampleManifest(), sampleManifest(), sampleManifest()
+	full, small, old, attached := sampleManifest(), sampleManifest(), sampleManifest(), sampleManifest()
+	attached.Subject = &ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: attached.Source, Size: 700}
 	small.Extra, small.Source = nil, ""
 	old.Spans = nil
-	for _, want := range []*Manifest{full, small, old} {
+	for _, want := range []*Manifest{full, small, old, attached} {
 		b := encode(t, want)
 		got, err := ParseManifest(b)
 		if err != nil {
@@ -129,6 +130,7 @@ func TestManifestRefuses(t *testing.T) {
 		{"large catar", `"1073741824"`, `"4611686018427387904"`, ErrMalformed},
 		{"extra size", `extra.size":"7"`, `extra.size":"0"`, ErrMalformed},
 		{"source", digest.FromString("source").String(), "x", ErrMalformed},
+		{"subject", `"layers":[`, `"subject":{"digest":"x"},"layers":[`, ErrMalformed},
 		{"store", `"../default.castr/"`, `""`, ErrMalformed},
 	}
 	for _, tt := range tests {

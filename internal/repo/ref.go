@@ -26,6 +26,25 @@ type Ref struct {
 	// Platform, OS/ARCH[/VARIANT], picks one of the images of a tag: "" is the
 	// machine's where there are several. It is no part of the reference's text.
 	Platform string
+	// Registry says that this is an image in a registry, whose URL Repo is, to which
+	// what a repository has is attached: docs/format/repository.md, section 9.
+	Registry bool
+}
+
+// RegistryRef names an image in the registry at a URL, by a tag or a digest. A name
+// that no image in a repository can have is ErrRef.
+func RegistryRef(registry, name, reference string) (Ref, error) {
+	r := Ref{Repo: registry, Name: name, Registry: true}
+	err := checkName(name)
+	if d := digest.Digest(reference); d.Validate() == nil {
+		r.Digest = d
+	} else if r.Tag = reference; err == nil {
+		err = checkTag(reference)
+	}
+	if err != nil {
+		return Ref{}, fmt.Errorf("%w: %s: %w", ErrRef, r, err)
+	}
+	return r, nil
 }
 
 // Remote reports whether the repository is a URL.
@@ -46,6 +65,10 @@ func (r Ref) String() string {
 	sep := "/"
 	if strings.Contains(r.Name, "/") {
 		sep = "//"
+	}
+	if r.Registry {
+		_, host, _ := strings.Cut(repo, "://")
+		repo, sep = "docker://"+host, "/"
 	}
 	s := strings.TrimSuffix(repo, "/") + sep + r.Name
 	if r.Digest != "" {
