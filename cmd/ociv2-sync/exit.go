@@ -90,6 +90,7 @@ func advice(err error) string {
 		{transfer.ErrSpace, "free some space, or pull to another filesystem"},
 		{s3store.ErrConditions, "--single-writer accepts it, if nobody else writes to this repository meanwhile"},
 		{store.ErrNetwork, "try again; a pull goes on with what it has fetched"},
+		{transfer.ErrNotAttached, "pull fetches the layers; or push --attach it"},
 		{registry.ErrDenied, "log in to it with podman or docker, or name a file that they wrote with --authfile"},
 		{root.ErrNotRoot, "--root names a directory for images that is empty or made by this program"},
 	} {
@@ -124,7 +125,7 @@ func exitCode(err error) int {
 			toc.ErrInvalid, toc.ErrContent, seed.ErrSpace, repo.ErrMalformed, repo.ErrMismatch, repo.ErrOutside, assemble.ErrContent, bundle.ErrConfig,
 			translate.ErrMalformed, translate.ErrMismatch, translate.ErrLimit, translate.ErrUnsupported,
 		}},
-		{exitNotFound, []error{transfer.ErrNoFile, transfer.ErrNoDelta, transfer.ErrOffline, store.ErrNotFound, root.ErrNotFound, root.ErrNoPredecessor, registry.ErrNotFound, fs.ErrNotExist}},
+		{exitNotFound, []error{transfer.ErrNoFile, transfer.ErrNoDelta, transfer.ErrNotAttached, transfer.ErrOffline, store.ErrNotFound, root.ErrNotFound, root.ErrNoPredecessor, registry.ErrNotFound, fs.ErrNotExist}},
 	} {
 		for _, t := range c.targets {
 			if errors.Is(err, t) {

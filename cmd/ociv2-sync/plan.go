@@ -20,7 +20,10 @@ func newPlanCommand(a *app) *cobra.Command {
 through the seeds and prints, for each source, the file contents, chunks, bytes
 and requests that a pull with the same options would take from it. The numbers
 are exact. Nothing but metadata is transferred. Nothing is changed but the root's
-catalogue, so that seed files that were read to plan are not read again.`,
+catalogue, so that seed files that were read to plan are not read again.
+
+` + attachedHelp + `
+With nothing attached there is no plan.`,
 		Example: `  ociv2-sync plan --seed /srv/app-v1 https://images.example/app:v2
   ociv2-sync plan --json --seed /srv/app https://images.example/app:v2 | jq .total.wireBytes`,
 		Args: o.imageArgs,
@@ -28,6 +31,7 @@ catalogue, so that seed files that were read to plan are not read again.`,
 	}
 	o.add(cmd)
 	o.addPlace(cmd)
+	o.addRegistry(cmd)
 	o.addPlatform(cmd)
 	return cmd
 }

@@ -34,6 +34,15 @@ type pullFlags struct {
 	bundle  string
 
 	platform platformFlag // see addPlatform
+
+	registry   registryFlags // see addRegistry
+	registries bool          // an image may be in one
+}
+
+// addRegistry adds the flags for images in registries, for commands that take them.
+func (f *pullFlags) addRegistry(cmd *cobra.Command) {
+	f.registry.add(cmd.Flags())
+	f.registries = true
 }
 
 // addPlatform adds --platform, which commands that read other sources have already.
@@ -125,7 +134,7 @@ func (f *pullFlags) options(a *app, cmd *cobra.Command, args []string) (repo.Ref
 		ref, err := f.fromBundle(&opts, args)
 		return ref, opts, err
 	}
-	ref, err := repo.ParseRef(args[0])
+	ref, err := f.image(a, &opts, args[0])
 	if err != nil {
 		return ref, opts, err
 	}
@@ -134,6 +143,17 @@ func (f *pullFlags) options(a *app, cmd *cobra.Command, args []string) (repo.Ref
 		opts.Dest, err = transfer.ParseDest(args[1])
 	}
 	return ref, opts, err
+}
+
+// image reads what names the image, in a repository or, if it may be, in a registry.
+func (f *pullFlags) image(a *app, opts *transfer.PullOptions, name string) (_ repo.Ref, err error) {
+	if !f.registries {
+		return repo.ParseRef(name)
+	}
+	if opts.Registry, err = f.registry.options(a); err != nil {
+		return repo.Ref{}, err
+	}
+	return transfer.ParseImage(name, opts.Registry)
 }
 
 // destHelp tells people the destinations.
@@ -178,10 +198,14 @@ KIND: says what to take it for: dir, images, root, oci, archive, blob, store,
 containers-storage, docker or containerd. Seeds are read only. Contents found in
 compressed archives wait in the root, which needs the space for them.`
 
+// attachedHelp tells people of images in registries.
+const attachedHelp = `docker://HOST/NAME is an image in a registry, to which push --attach has attached
+what a repository has of it: its chunks come from the store that is named there,
+which --allow-store must accept where it is not on HOST.`
+
 type pullOptions struct {
 	pullFlags
 	destFlags
-	registryFlags
 }
 
 func newPullCommand(a *app) *cobra.Command {
@@ -218,10 +242,15 @@ For root that is a failure, and nothing is changed.
 ` + seedHelp + `
 
 REPO is a directory or an http(s) URL. NAME is the last component of the path, or
-all that follows // where it contains a slash.` + casyncHelp,
+all that follows // where it contains a slash.
+
+` + attachedHelp + `
+With nothing attached, and for an image that is named by its digest, pull says so
+and fetches the layers whole.` + casyncHelp,
 		Example: `  ociv2-sync pull --seed /srv/app-v1 https://images.example/app:v2
   ociv2-sync pull --max-bytes 20M https://images.example/app:v2
   ociv2-sync pull https://images.example//team/app:v2 rootfs:/srv/app --in-place
+  ociv2-sync pull --allow-store docker://registry.example/team/app:v2
   ociv2-sync pull --from-bundle /media/usb/app-v2.bundle`,
 		Args: casyncArgs(o.imageArgs),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -234,7 +263,7 @@ all that follows // where it contains a slash.` + casyncHelp,
 	o.pullFlags.add(cmd)
 	o.pullFlags.addPlace(cmd)
 	o.destFlags.add(cmd)
-	o.registryFlags.add(cmd.Flags())
+	o.addRegistry(cmd)
 	o.addPlatform(cmd)
 	return cmd
 }
@@ -247,7 +276,7 @@ func (a *app) runPull(cmd *cobra.Command, args []string, o *pullOptions) error {
 	if err := o.destFlags.options(&opts); err != nil {
 		return err
 	}
-	if opts.Registry, err = o.registryFlags.options(a); err != nil {
+	if opts.Registry, err = o.registry.options(a); err != nil { // DEST may be in one, whatever the image is in
 		return err
 	}
 	if opts.Clients, err = a.clients(append([]string{ref.Repo}, o.far()...)); err != nil {
@@ -265,7 +294,9 @@ func (a *app) runPull(cmd *cobra.Command, args []string, o *pullOptions) error {
 			m.add = func(int, int64) {}
 			return
 		}
-		a.say("%s", planLine(p))
+		if !p.Layers {
+			a.say("%s", planLine(p))
+		}
 		bars := []bar{{"fetched", p.Wire()}, {"files", contentBytes(p.Plan)}}
 		if p.LayerSize > 0 {
 			bars = append(bars, bar{"layer", p.LayerSize})

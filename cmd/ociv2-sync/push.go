@@ -158,6 +158,8 @@ type pushOptions struct {
 	memory    byteSize
 	all       bool
 	packing   compressionFlag
+	attach    bool
+	store     string
 }
 
 func newPushCommand(a *app) *cobra.Command {
@@ -186,11 +188,18 @@ the same name into this one, from the last --deltas tags and each --delta-from; 
 --full also one that makes the image from nothing. One that is not smaller than the
 chunks that it replaces is not published. A pull takes whatever moves fewer bytes.
 
+With --attach the image in the registry that SOURCE is gets attached, by the
+registry's referrers, what the repository has of it but the chunks, so that
+pull docker://HOST/NAME:TAG fetches these from --store, the URL of default.castr in
+the repository as devices reach it. The original stays as it is.
+
 The tag appears, or changes, when everything else is in place: whoever pulls
 meanwhile gets the old image.` + casyncHelp,
 		Example: `  ociv2-sync push oci:build:v2 /srv/www/images/app:v2
   ociv2-sync push docker-archive:app.tar /srv/www/images/app
   ociv2-sync push --all-platforms docker://registry.example/app:v2 /srv/www/images/app:v2
+  ociv2-sync push --attach --store https://images.example/default.castr \
+      docker://registry.example/app:v2 /srv/www/images/app:v2
   ociv2-sync push containers-storage:localhost/app:dev /srv/www/images/app:dev
   ociv2-sync push rootfs:/srv/tree /srv/www/images/app:test
   ociv2-sync push --full --delta-from /srv/www/images/base:1 oci:build:v2 /srv/www/images/app:v2
@@ -210,6 +219,8 @@ meanwhile gets the old image.` + casyncHelp,
 	f.IntVar(&o.deltas, "deltas", 3, "`NUMBER` of earlier tags, those pushed last, to make deltas from")
 	f.StringArrayVar(&o.deltaFrom, "delta-from", nil, "published image `REPO/NAME[:TAG]`, of any name or repository, to make a delta from too; repeatable")
 	o.full.add(f)
+	f.BoolVar(&o.attach, "attach", false, "attach the image's metadata to the original in its registry, for pull docker://HOST/NAME; with --store")
+	f.StringVar(&o.store, "store", "", "`URL` of the repository's chunk store that what is attached names")
 	f.Var(&o.memory, "delta-memory", "most `SIZE` of contents and their indexes in memory while deltas are made (default 512M)")
 	return cmd
 }
@@ -222,6 +233,9 @@ func (a *app) runPush(cmd *cobra.Command, args []string, o *pushOptions) error {
 		return usageError{errors.New("--all-platforms leaves nothing to choose for --platform")}
 	}
 	ref, err := repo.ParseRef(args[1])
+	if err == nil {
+		err = o.checkAttach(args[0])
+	}
 	if err != nil {
 		return err
 	}
@@ -268,12 +282,42 @@ func (a *app) runPush(cmd *cobra.Command, args []string, o *pushOptions) error {
 	if err != nil {
 		return err
 	}
-	if o.all {
-		return a.printPushed(ref, pushed)
+	var results []pushResult
+	for _, p := range pushed {
+		r := newPushResult(p)
+		if o.attach {
+			done, err := transfer.Attach(cmd.Context(), args[0], p, o.store, opts)
+			if err != nil {
+				return fmt.Errorf("%s is pushed, but: %w", ref, err)
+			}
+			r.Attached = &attachResult{done.Digest.String(), done.Subject.String(), done.Sent}
+		}
+		results = append(results, r)
 	}
-	r := newPushResult(pushed[0])
+	if o.all {
+		return a.printPushed(ref, results)
+	}
+	r := results[0]
 	r.Platform = "" // it goes without saying
 	return a.print(r, r.print)
+}
+
+// checkAttach refuses what cannot be attached, before anything is done.
+func (o *pushOptions) checkAttach(source string) error {
+	switch {
+	case o.attach:
+		return transfer.CheckAttach(source, o.store)
+	case o.store != "":
+		return usageError{errors.New("--store goes with --attach: chunks are put into the repository's own store")}
+	}
+	return nil
+}
+
+// attachResult is what was attached to the original.
+type attachResult struct {
+	Digest  string `json:"digest"`
+	Subject string `json:"subject"`
+	Sent    int64  `json:"bytesToRegistry"`
 }
 
 // pushResult is an image that was published.
@@ -289,12 +333,13 @@ type pushResult struct {
 	New       int    `json:"newChunks"`
 	NewBytes  int64  `json:"newBytes"`
 
-	Deltas []deltaResult `json:"deltas"`
+	Deltas   []deltaResult `json:"deltas"`
+	Attached *attachResult `json:"attached,omitempty"`
 }
 
 func newPushResult(p *transfer.Pushed) pushResult {
 	return pushResult{
-		p.Ref.String(), p.Platform, p.Digest.String(), p.TOC.String(), p.Nodes, p.CatarSize, p.Metadata, p.Chunks, p.New, p.NewBytes, deltaResults(p.Deltas),
+		p.Ref.String(), p.Platform, p.Digest.String(), p.TOC.String(), p.Nodes, p.CatarSize, p.Metadata, p.Chunks, p.New, p.NewBytes, deltaResults(p.Deltas), nil,
 	}
 }
 
@@ -310,17 +355,17 @@ func (r pushResult) print(w io.Writer) {
 	for _, d := range r.Deltas {
 		d.print(w)
 	}
+	if t := r.Attached; t != nil {
+		fmt.Fprintf(w, "attached %s to %s, sent %s\n", t.Digest, t.Subject, human(t.Sent))
+	}
 }
 
 // printPushed prints the images of all platforms.
-func (a *app) printPushed(ref repo.Ref, pushed []*transfer.Pushed) error {
+func (a *app) printPushed(ref repo.Ref, images []pushResult) error {
 	r := struct {
 		Reference string       `json:"reference"`
 		Images    []pushResult `json:"images"`
-	}{Reference: ref.String()}
-	for _, p := range pushed {
-		r.Images = append(r.Images, newPushResult(p))
-	}
+	}{ref.String(), images}
 	return a.print(r, func(w io.Writer) {
 		for _, i := range r.Images {
 			i.print(w)

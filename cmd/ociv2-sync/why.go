@@ -24,6 +24,7 @@ seed's file, or already needed for another place (repeated).`,
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.runWhy(cmd, args, &o) },
 	}
 	o.add(cmd)
+	o.addRegistry(cmd)
 	o.addPlatform(cmd)
 	return cmd
 }

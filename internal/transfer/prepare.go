@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,6 +83,7 @@ type PullOptions struct {
 	// since the last call.
 	Wrote func(n int64)
 
+	layers  layersOpener
 	claimed []seed.Seed // that are elsewhere: for a plan that is not carried out here
 }
 
@@ -97,6 +99,9 @@ type Prepared struct {
 	Plan *seed.Plan
 	// MetaRequests and MetaBytes count what was fetched to know all this.
 	MetaRequests, MetaBytes int64
+	// Layers says that nothing is attached to the image in its registry, and that its
+	// layers have been fetched in place of chunks.
+	Layers bool
 	// Disk is the space that the pull needs at its peak, in bytes, at most: what it shares
 	// with what is there is left out as far as that is known.
 	Disk int64
@@ -106,6 +111,8 @@ type Prepared struct {
 
 	opts    PullOptions
 	files   countingFiles
+	traffic *registry.Traffic // with the registry that the image is in; nil for none
+	place   string            // of the repository, where it is not that of Image.Ref
 	closers []io.Closer
 	tree    *repo.Tree
 	space   *seed.Space  // nil until the chunks are needed
@@ -223,6 +230,9 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 func (p *Prepared) open(ctx context.Context, ref repo.Ref) error {
 	if b := p.opts.Bundle; b != nil {
 		return p.openBundle(ctx, b)
+	}
+	if ref.Registry {
+		return p.openAttached(ctx, ref)
 	}
 	files, closer, err := p.opts.Clients.OpenMirrors(append([]string{ref.Repo}, p.opts.Mirrors...))
 	if err != nil {
@@ -399,6 +409,9 @@ func (p *Prepared) choose(ctx context.Context, plan *seed.Plan, space *seed.Spac
 // count takes stock of the metadata that was fetched.
 func (p *Prepared) count() {
 	p.MetaRequests, p.MetaBytes = p.files.requests.Load(), p.files.bytes.Load()
+	if p.traffic != nil {
+		p.MetaRequests, p.MetaBytes = p.traffic.Requests.Load(), p.traffic.Bytes.Load()
+	}
 }
 
 // Check refuses a plan that may not be carried out, with ErrBudget or a
@@ -502,7 +515,8 @@ func (p *Prepared) openStore() (store.Store, error) {
 		p.store = b
 		return b, nil
 	}
-	own, err := p.Image.Store(p.opts.AllowStore)
+	place := cmp.Or(p.place, p.Image.Ref.Repo)
+	own, err := p.Image.StoreAt(place, p.opts.AllowStore)
 	if err != nil {
 		return nil, err
 	}
@@ -516,7 +530,7 @@ func (p *Prepared) openStore() (store.Store, error) {
 			before = append(before, at)
 		}
 	}
-	s, closer, err := p.opts.Clients.OpenChunks(p.files.Files, p.Image.Ref.Repo, own, before)
+	s, closer, err := p.opts.Clients.OpenChunks(p.files.Files, place, own, before)
 	if err != nil {
 		return nil, err
 	}

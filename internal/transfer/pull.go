@@ -55,6 +55,7 @@ func Pull(ctx context.Context, ref repo.Ref, opts PullOptions, announce func(*Pr
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, w.Unlock()) }()
+	opts.layers = layersInto(w, opts)
 	p, err := prepare(ctx, ref, r, opts, true)
 	if err != nil {
 		return nil, err
@@ -106,7 +107,7 @@ func Pull(ctx context.Context, ref repo.Ref, opts PullOptions, announce func(*Pr
 func (p *Prepared) fetched(out *Pulled) {
 	p.count() // the delta, and the index if a seed changed, have come since
 	out.Bytes, out.Requests = p.MetaBytes, p.MetaRequests
-	if out.Stats != nil {
+	if out.Stats != nil && !p.Layers {
 		out.Bytes += out.Stats.FetchedBytes
 		out.Requests += int64(out.Stats.Fetched)
 		early := p.Plan.PerOrigin(seed.Early)
