@@ -3,11 +3,14 @@ package deflate
 import (
 	"bytes"
 	"compress/flate"
+	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -78,20 +81,33 @@ func readSelf(t testing.TB) []byte {
 	return b[len(b)/3 : len(b)/3+300_000]
 }
 
-// TestGNU compares with gzip(1), byte by byte.
-func TestGNU(t *testing.T) {
-	testutil.Need(t, "gzip")
-	for name, b := range samples(t) {
-		path := filepath.Join(t.TempDir(), "in") // it reads files otherwise than pipes
-		if err := os.WriteFile(path, b, 0o600); err != nil {
+// files writes the samples into a directory, and returns their paths by name.
+func files(t *testing.T, all map[string][]byte) map[string]string {
+	t.Helper()
+	dir, paths := t.TempDir(), map[string]string{}
+	for name, b := range all {
+		paths[name] = filepath.Join(dir, name)
+		if err := os.WriteFile(paths[name], b, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for level := 4; level <= 9; level++ {
-			out, err := exec.CommandContext(t.Context(), "gzip", "-nc", "-"+strconv.Itoa(level), path).Output()
+	}
+	return paths
+}
+
+// TestGNU compares with gzip(1), byte by byte. It reads files otherwise than
+// pipes, and looks at what the file before has left in its window: so each file
+// has a process of its own.
+func TestGNU(t *testing.T) {
+	testutil.Need(t, "gzip")
+	t.Parallel()
+	all := samples(t)
+	for name, path := range files(t, all) {
+		for level := Encoder(1); level <= 9; level++ {
+			out, err := exec.CommandContext(t.Context(), "gzip", "-nc", "-"+strconv.Itoa(int(level)), path).Output()
 			if err != nil {
 				t.Fatal(err)
 			}
-			compare(t, name, gnu+Encoder(level), b, out[10:len(out)-8])
+			compare(t, name, gnu+level, all[name], out[fixedHeader:len(out)-trailer])
 		}
 	}
 }
@@ -99,29 +115,30 @@ func TestGNU(t *testing.T) {
 // TestZlib compares with the zlib of Python.
 func TestZlib(t *testing.T) {
 	testutil.Need(t, "python3")
+	t.Parallel()
 	const program = `
 import sys, zlib
-b = open(sys.argv[1], "rb").read()
-for memory in 8, 9:
-	for level in range(4, 10):
-		c = zlib.compressobj(level, zlib.DEFLATED, -15, memory)
-		z = c.compress(b) + c.flush()
-		sys.stdout.buffer.write(len(z).to_bytes(4, "little") + z)
+for path in sys.argv[1:]:
+	b = open(path, "rb").read()
+	for memory in 8, 9:
+		for level in range(1, 10):
+			c = zlib.compressobj(level, zlib.DEFLATED, -15, memory)
+			open(path + ".%d.%d" % (memory, level), "wb").write(c.compress(b) + c.flush())
 `
-	for name, b := range samples(t) {
-		path := filepath.Join(t.TempDir(), "in")
-		if err := os.WriteFile(path, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		out, err := exec.CommandContext(t.Context(), "python3", "-c", program, path).Output()
-		if err != nil {
-			t.Fatal(err)
-		}
+	all := samples(t)
+	paths := files(t, all)
+	args := slices.AppendSeq([]string{"-c", program}, maps.Values(paths))
+	if out, err := exec.CommandContext(t.Context(), "python3", args...).CombinedOutput(); err != nil {
+		t.Fatalf("%v, %s", err, out)
+	}
+	for name, in := range all {
 		for _, family := range []Encoder{zlib, zlibLarge} {
-			for level := Encoder(4); level <= 9; level++ {
-				n := int(out[0]) | int(out[1])<<8 | int(out[2])<<16
-				compare(t, name, family+level, b, out[4:4+n])
-				out = out[4+n:]
+			for level := Encoder(1); level <= 9; level++ {
+				want, err := os.ReadFile(fmt.Sprintf("%s.%d.%d", paths[name], 8+(family-zlib)>>4, level))
+				if err != nil {
+					t.Fatal(err)
+				}
+				compare(t, name, family+level, in, want)
 			}
 		}
 	}
@@ -131,14 +148,16 @@ for memory in 8, 9:
 func TestPerl(t *testing.T) {
 	testutil.Need(t, "perl")
 	in := samples(t)["few words"]
-	cmd := exec.CommandContext(t.Context(), "perl", "-MIO::Compress::RawDeflate=rawdeflate,$RawDeflateError", "-e",
-		`binmode STDIN; binmode STDOUT; local $/; my $b = <STDIN>; rawdeflate(\$b => \my $z, -Level => 9) or die; print $z`)
-	cmd.Stdin = bytes.NewReader(in)
-	out, err := cmd.Output()
-	if err != nil {
-		t.Skip("this Perl has no IO::Compress")
+	for _, level := range []Encoder{1, 9} {
+		cmd := exec.CommandContext(t.Context(), "perl", "-MIO::Compress::RawDeflate=rawdeflate,$RawDeflateError", "-e",
+			`binmode STDIN; binmode STDOUT; local $/; my $b = <STDIN>; rawdeflate(\$b => \my $z, -Level => $ARGV[0]) or die; print $z`, strconv.Itoa(int(level)))
+		cmd.Stdin = bytes.NewReader(in)
+		out, err := cmd.Output()
+		if err != nil {
+			t.Skip("this Perl has no IO::Compress")
+		}
+		compare(t, "few words", zlibLarge+level, in, out) // its default memLevel is 9
 	}
-	compare(t, "few words", zlibLarge+9, in, out) // its default memLevel is 9
 }
 
 func compare(t *testing.T, name string, e Encoder, in, want []byte) {
@@ -201,10 +220,13 @@ func TestTree(t *testing.T) {
 // What is written does not depend on the pieces in which it comes, nor on what a
 // Writer made before.
 func TestPieces(t *testing.T) {
+	t.Parallel()
 	var z Writer
-	for name, b := range samples(t) {
+	all := samples(t)
+	for at, name := range slices.Sorted(maps.Keys(all)) {
+		b := all[name]
 		for i, e := range encoders() {
-			if i%5 != len(name)%5 {
+			if i%8 != at%8 {
 				continue
 			}
 			var out bytes.Buffer
@@ -224,8 +246,28 @@ func TestPieces(t *testing.T) {
 	}
 }
 
+func TestValid(t *testing.T) {
+	count := 0
+	for e := range 256 {
+		if Encoder(e).Valid() {
+			count++
+		}
+	}
+	list := encoders()
+	if slices.Sort(list); len(slices.Compact(list)) != count || slices.ContainsFunc(list, func(e Encoder) bool { return !e.Valid() }) {
+		t.Errorf("%d encoders are tried, %d are valid", len(list), count)
+	}
+	for _, e := range []Encoder{0, 1, gnu, gnu + 10, zlib, zlibLarge, zlibLarge + 10, 0x41} {
+		if e.Valid() {
+			t.Errorf("%#x is valid", uint8(e))
+		}
+	}
+}
+
 func FuzzRoundTrip(f *testing.F) {
-	f.Add([]byte("hello hello hello"), uint8(0))
+	for i := range encoders() {
+		f.Add([]byte("hello hello hello, yellow fellow"), uint8(i))
+	}
 	f.Fuzz(func(t *testing.T, b []byte, which uint8) {
 		list := encoders()
 		z := compress(b, list[int(which)%len(list)])

@@ -17,6 +17,7 @@ const (
 // with what they leave in it: places are offsets in it, and 0 stands for none.
 type matcher struct {
 	effort
+	level int
 	gnu   bool
 	src   []byte // what is not yet in the window
 	final bool   // nothing follows src
@@ -43,7 +44,7 @@ type matcher struct {
 func (m *matcher) begin(e Encoder) {
 	head, writer := m.head, m.blockWriter
 	writer.out = bitWriter{b: writer.out.b[:0]}
-	*m = matcher{effort: efforts[e&0xf], gnu: e&^0xf == gnu, length: minMatch - 1, blockWriter: writer}
+	*m = matcher{effort: efforts[e&0xf], level: int(e & 0xf), gnu: e&^0xf == gnu, length: minMatch - 1, blockWriter: writer}
 	bits := uint(15)
 	m.limit = 1<<14 - 1
 	switch e &^ 0xf {
@@ -100,6 +101,24 @@ func (m *matcher) insert(i int) int {
 	return int(last)
 }
 
+// rehash takes up the hash where we are, when the places before were passed over.
+func (m *matcher) rehash() {
+	m.hash = (uint32(m.byteAt(m.at))<<m.shift ^ uint32(m.byteAt(m.at+1))) & uint32(len(m.head)-1)
+}
+
+// latest notes where we are, and returns the place at which to begin looking
+// for a match, or 0.
+func (m *matcher) latest() int {
+	if !m.gnu && m.ahead < minMatch {
+		return 0
+	}
+	p := m.insert(m.at)
+	if m.at-p > maxDist || m.at > len(m.win)-minAhead {
+		return 0
+	}
+	return p
+}
+
 // longest looks for a match longer than best bytes, beginning at the place p,
 // and returns its length, or best. It sets start.
 func (m *matcher) longest(p, best int) int {
@@ -146,7 +165,7 @@ func (m *matcher) run() {
 		}
 		m.begun = true
 		m.fill()
-		m.hash = (uint32(m.win[0])<<m.shift ^ uint32(m.win[1])) & uint32(len(m.head)-1)
+		m.rehash()
 	}
 	for {
 		if m.ahead < minAhead && m.starved() {
@@ -156,7 +175,11 @@ func (m *matcher) run() {
 		if m.ahead == 0 {
 			break
 		}
-		m.step()
+		if m.level < lazyLevel {
+			m.stepFast()
+		} else {
+			m.step()
+		}
 	}
 	if m.pending {
 		m.literal(m.win[m.at-1])
@@ -165,15 +188,44 @@ func (m *matcher) run() {
 	m.out.align()
 }
 
-// step goes on by a byte, or by a match.
-func (m *matcher) step() {
-	p := 0
-	if m.gnu || m.ahead >= minMatch {
-		p = m.insert(m.at)
+// stepFast goes on by a byte, or by the match that begins there, without asking
+// whether a better one begins behind it.
+func (m *matcher) stepFast() {
+	n := 0
+	if p := m.latest(); p != 0 {
+		n = min(m.longest(p, minMatch-1), m.ahead)
 	}
+	var full bool
+	if n < minMatch {
+		full = m.literal(m.win[m.at])
+		m.at++
+		m.ahead--
+	} else {
+		full = m.match(m.at-m.start, n)
+		m.ahead -= n
+		end := m.at + n
+		// Of a long match only the first place is noted.
+		if n <= m.lazy {
+			for m.at++; m.at < end; m.at++ {
+				m.insert(m.at)
+			}
+		} else {
+			m.at = end
+			m.rehash()
+		}
+	}
+	if full {
+		m.flush(false)
+	}
+}
+
+// step goes on by a byte, or by a match when none that is longer begins a byte
+// later.
+func (m *matcher) step() {
+	p := m.latest()
 	last, lastStart := m.length, m.start
 	m.length = minMatch - 1
-	if p != 0 && last < m.lazy && m.at-p <= maxDist && m.at <= len(m.win)-minAhead {
+	if p != 0 && last < m.lazy {
 		m.length = min(m.longest(p, last), m.ahead)
 		if m.length == minMatch && m.at-m.start > tooFar {
 			m.length--
@@ -236,10 +288,10 @@ func (m *matcher) literal(b byte) bool {
 }
 
 // full reports whether the block is to be ended: when it has all the symbols
-// that the program keeps, or, by GNU gzip's guess, when that pays.
+// that the program keeps, or, by GNU gzip's guess from level 3 on, when that pays.
 func (m *matcher) full() bool {
 	n := len(m.symbols)
-	if m.gnu && n&0xfff == 0 && m.matches < n/2 {
+	if m.gnu && m.level > 2 && n&0xfff == 0 && m.matches < n/2 {
 		size := 8 * n
 		for code, f := range m.dist.freq {
 			size += int(f) * (5 + int(distExtra[code]))
