@@ -119,7 +119,7 @@ func empty(t *testing.T, dir string) {
 }
 
 // TestCraftedArchives reads archives that were made to harm: from a file, through
-// an index and from a pipe, with every verb. Each is refused with exit code 4;
+// an index, by extract, list and mtree. Each is refused with exit code 4;
 // nothing appears, and a directory that is there stays as it is.
 func TestCraftedArchives(t *testing.T) {
 	d := newDevice(t)
