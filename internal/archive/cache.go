@@ -17,42 +17,27 @@ import (
 
 	"github.com/ociv2-sync/ociv2-sync/caibx"
 	"github.com/ociv2-sync/ociv2-sync/chunk"
-	"github.com/ociv2-sync/ociv2-sync/internal/durable"
 	"github.com/ociv2-sync/ociv2-sync/internal/ingest"
+	"github.com/ociv2-sync/ociv2-sync/internal/makecache"
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/store/local"
 )
 
-// cacheFile is the cache in its directory (docs/format/cache.md).
-const cacheFile = "chunks"
-
 // racy is how near to now a file's last change may be for its chunks not to be
 // remembered: a later one could bear the same time.
 const racy = 2500 * time.Millisecond
-
-// fingerprint stands for a part of an archive: for its records and for which parts of
-// which unchanged files it has.
-type fingerprint [sha256.Size]byte
-
-// cached is a chunk that was once cut.
-type cached struct {
-	size uint64
-	last bool // it ended with the archive, not where a chunk is cut
-	all  fingerprint
-	id   chunk.ID
-}
 
 // cacher makes the index of a directory, reading no file whose chunks it knows.
 type cacher struct {
 	opts   *MakeOptions
 	src    *recording
 	store  *local.Store
-	old    map[fingerprint]cached // by the fingerprint of their first bytes
-	recent int64                  // files changed since then, in nanoseconds, are not remembered
+	old    map[makecache.Fingerprint]makecache.Chunk // by the fingerprint of their first bytes
+	recent int64                                     // files changed since then, in nanoseconds, are not remembered
 
 	mu     sync.Mutex
-	fresh  map[fingerprint]cached
+	fresh  map[makecache.Fingerprint]makecache.Chunk
 	result ingest.Result
 }
 
@@ -61,9 +46,9 @@ func makeCached(ctx context.Context, source string, st *local.Store, opts *MakeO
 	if err := os.MkdirAll(opts.Cache, 0o700); err != nil {
 		return nil, fmt.Errorf("archive: %w", err)
 	}
-	c := &cacher{opts: opts, store: st, fresh: make(map[fingerprint]cached), recent: opts.now().Add(-racy).UnixNano()}
-	name := filepath.Join(opts.Cache, cacheFile)
-	if c.old, err = readCache(name, c.header()); err != nil {
+	c := &cacher{opts: opts, store: st, fresh: make(map[makecache.Fingerprint]makecache.Chunk), recent: opts.now().Add(-racy).UnixNano()}
+	name := filepath.Join(opts.Cache, makecache.FileName)
+	if c.old, err = makecache.Read(name, c.header()); err != nil {
 		return nil, err
 	}
 	if c.src, err = newRecording(source, opts.TempDir); err != nil {
@@ -78,7 +63,7 @@ func makeCached(ctx context.Context, source string, st *local.Store, opts *MakeO
 	if err := c.cut(ctx); err != nil {
 		return nil, err
 	}
-	return &c.result, writeCache(name, c.header(), c.fresh)
+	return &c.result, makecache.Write(name, c.header(), c.fresh)
 }
 
 // cut finds the chunks one after the other: by the cache where it has them, else
@@ -104,7 +89,7 @@ func (c *cacher) cut(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			i, start, n := len(x.Chunks), pos, known.size
+			i, start, n := len(x.Chunks), pos, known.Size
 			if !ok {
 				want := min(c.opts.Params.Max, c.src.size-pos)
 				if _, err := c.src.ReadAt(buf[:want], int64(pos)); err != nil {
@@ -119,7 +104,7 @@ func (c *cacher) cut(ctx context.Context) error {
 				g.Go(func() error { return c.put(ctx, packer, ids, i, start, data, !cut) })
 			}
 			pos += n
-			x.Chunks = append(x.Chunks, caibx.Chunk{End: pos, ID: known.id})
+			x.Chunks = append(x.Chunks, caibx.Chunk{End: pos, ID: known.ID})
 			if c.opts.Progress != nil {
 				c.opts.Progress(int64(pos))
 			}
@@ -139,26 +124,26 @@ func (c *cacher) cut(ctx context.Context) error {
 }
 
 // known returns the chunk at an offset if the cache has it and the store too.
-func (c *cacher) known(ctx context.Context, pos uint64) (cached, bool, error) {
+func (c *cacher) known(ctx context.Context, pos uint64) (makecache.Chunk, bool, error) {
 	key, ok, err := c.fingerprintOf(pos, min(keySpan, c.src.size-pos))
 	if err != nil || !ok {
-		return cached{}, false, err
+		return makecache.Chunk{}, false, err
 	}
 	k, ok := c.old[key]
-	if !ok || k.size > c.src.size-pos || k.last && k.size != c.src.size-pos {
-		return cached{}, false, nil
+	if !ok || k.Size > c.src.size-pos || k.Last && k.Size != c.src.size-pos {
+		return makecache.Chunk{}, false, nil
 	}
-	if all, ok, err := c.fingerprintOf(pos, k.size); err != nil || !ok || all != k.all {
-		return cached{}, false, err
+	if all, ok, err := c.fingerprintOf(pos, k.Size); err != nil || !ok || all != k.All {
+		return makecache.Chunk{}, false, err
 	}
-	if missing, err := c.store.Missing(ctx, []chunk.ID{k.id}); err != nil || len(missing) > 0 {
-		return cached{}, false, err
+	if missing, err := c.store.Missing(ctx, []chunk.ID{k.ID}); err != nil || len(missing) > 0 {
+		return makecache.Chunk{}, false, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.fresh[key] = k
 	c.result.Reused.Chunks++
-	c.result.Reused.Bytes += int64(k.size)
+	c.result.Reused.Bytes += int64(k.Size)
 	return k, true, nil
 }
 
@@ -189,7 +174,7 @@ func (c *cacher) put(ctx context.Context, packer *store.Packer, ids map[int]chun
 	defer c.mu.Unlock()
 	ids[i] = id
 	if ok && whole {
-		c.fresh[key] = cached{size: size, last: last, all: all, id: id}
+		c.fresh[key] = makecache.Chunk{Size: size, Last: last, All: all, ID: id}
 	}
 	count := &c.result.Reused
 	if len(missing) > 0 {
@@ -206,7 +191,7 @@ const keySpan = 4096
 
 // fingerprintOf returns the fingerprint of a part of the archive, false if a file in it has
 // changed too recently to be told from a later state.
-func (c *cacher) fingerprintOf(pos, n uint64) (p fingerprint, ok bool, err error) {
+func (c *cacher) fingerprintOf(pos, n uint64) (p makecache.Fingerprint, ok bool, err error) {
 	h := sha256.New()
 	var buf []byte
 	for end := pos + n; pos < end; {
@@ -234,7 +219,7 @@ func (c *cacher) fingerprintOf(pos, n uint64) (p fingerprint, ok bool, err error
 		}
 		pos += k
 	}
-	return fingerprint(h.Sum(nil)), true, nil
+	return makecache.Fingerprint(h.Sum(nil)), true, nil
 }
 
 // header is what the cache file of these options begins with.
@@ -244,59 +229,4 @@ func (c *cacher) header() []byte {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
 	return b
-}
-
-// cacheRecord is the length of a record of the cache file.
-const cacheRecord = 32 + 32 + 32 + 8
-
-// readCache reads a cache. One that is not there, is of other options or is
-// damaged is empty.
-func readCache(name string, header []byte) (map[fingerprint]cached, error) {
-	b, err := os.ReadFile(name)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("archive: %w", err)
-	}
-	return parseCache(b, header), nil
-}
-
-func parseCache(b, header []byte) map[fingerprint]cached {
-	m := make(map[fingerprint]cached)
-	body, ok := bytes.CutPrefix(b, header)
-	if !ok || len(body) < sha256.Size || (len(body)-sha256.Size)%cacheRecord != 0 {
-		return m
-	}
-	body = body[:len(body)-sha256.Size]
-	if sum := sha256.Sum256(b[:len(b)-sha256.Size]); !bytes.Equal(sum[:], b[len(b)-sha256.Size:]) {
-		return m
-	}
-	for ; len(body) > 0; body = body[cacheRecord:] {
-		n := binary.LittleEndian.Uint64(body[96:])
-		c := cached{all: fingerprint(body[32:64]), id: chunk.ID(body[64:96]), size: n &^ lastBit, last: n&lastBit != 0}
-		if c.size > 0 && c.size <= chunk.MaxSize {
-			m[fingerprint(body[:32])] = c
-		}
-	}
-	return m
-}
-
-// lastBit marks the size of a chunk that ended with the archive.
-const lastBit = 1 << 63
-
-func writeCache(name string, header []byte, m map[fingerprint]cached) error {
-	b := bytes.Clone(header)
-	for key, c := range m {
-		n := c.size
-		if c.last {
-			n |= lastBit
-		}
-		b = append(b, key[:]...)
-		b = append(b, c.all[:]...)
-		b = append(b, c.id[:]...)
-		b = binary.LittleEndian.AppendUint64(b, n)
-	}
-	sum := sha256.Sum256(b)
-	if err := durable.WriteFile(name, append(b, sum[:]...), 0o600); err != nil {
-		return fmt.Errorf("archive: %w", err)
-	}
-	return nil
 }
