@@ -3,8 +3,9 @@
 // pair of pipes (docs/format/protocol.md). The pipes are usually those of ssh.
 //
 // A [Conn] reads and writes frames; [ServePull] and [ServePush] are the two
-// sides that casync starts on the far machine. The near side of a pull is
-// store/sshstore.
+// sides that casync starts on the far machine. The near side of a push is
+// [Conn.PushIndex] or [Conn.PushArchive], that of a pull store/sshstore, which
+// runs ssh for all of them.
 //
 // Whatever arrives is taken as hostile: a frame has at most [MaxFrame] bytes and
 // memory grows with what arrives, never with what a header claims; a frame of

@@ -88,12 +88,12 @@ func ServePull(ctx context.Context, c *Conn, src Source) error {
 			return err
 		}
 		if wants&PullArchive != 0 {
-			if err := c.stream(src.Archive, TypeArchive, TypeArchiveEOF); err != nil {
+			if err := c.stream(TypeArchive, TypeArchiveEOF, copying(src.Archive)); err != nil {
 				return err
 			}
 		}
 		if wants&PullIndex != 0 {
-			if err := c.stream(src.Index, TypeIndex, TypeIndexEOF); err != nil {
+			if err := c.stream(TypeIndex, TypeIndexEOF, copying(src.Index)); err != nil {
 				return err
 			}
 		}
@@ -123,6 +123,10 @@ func (c *Conn) GiveUp(err error) {
 	_ = c.Abort(errno(err), err.Error()) // that nobody listens matters less than err
 }
 
+// GaveUp reports whether it was this side that ended the conversation, for a reason
+// of its own.
+func (c *Conn) GaveUp() bool { return c.aborted }
+
 // errno returns the number that tells what kind of error err is.
 func errno(err error) uint64 {
 	switch {
@@ -144,13 +148,29 @@ func errno(err error) uint64 {
 func (c *Conn) answer(ctx context.Context, s store.Store) (err error) {
 	q := newQueue()
 	var reading sync.WaitGroup
-	reading.Go(func() { q.end(c.readRequests(q)) })
+	reading.Go(func() {
+		err := c.readRequests(q)
+		if errors.Is(err, io.EOF) {
+			err = nil // casync goes without a word
+		}
+		q.end(err)
+	})
 	defer func() {
 		c.GiveUp(err)
 		q.end(err)
 		_ = c.Close() // ends the reader
 		reading.Wait()
 	}()
+	return c.sendRequested(ctx, q, s, func(id chunk.ID) error {
+		q.missing(id)
+		return c.Missing(id)
+	}, nil)
+}
+
+// sendRequested sends the chunks in q until that ends. It calls missing for those
+// that the store lacks, and sent, if it is not nil, for those that it has sent,
+// with their packed sizes.
+func (c *Conn) sendRequested(ctx context.Context, q *queue, s store.Store, missing func(chunk.ID) error, sent func(chunk.ID, int)) error {
 	var packer *store.Packer
 	var buf []byte
 	for {
@@ -166,8 +186,7 @@ func (c *Conn) answer(ctx context.Context, s store.Store) (err error) {
 		}
 		p, err := s.Get(ctx, id, int64(MaxData))
 		if errors.Is(err, store.ErrNotFound) {
-			q.missing(id)
-			if err := c.Missing(id); err != nil {
+			if err := missing(id); err != nil {
 				return err
 			}
 			continue
@@ -188,16 +207,17 @@ func (c *Conn) answer(ctx context.Context, s store.Store) (err error) {
 		if err := c.Chunk(id, p.Data); err != nil {
 			return err
 		}
+		if sent != nil {
+			sent(id, len(p.Data))
+		}
 	}
 }
 
-// readRequests puts requests into q until the other side ends.
+// readRequests puts requests into q until the other side says goodbye, or ends
+// without a word, which is io.EOF.
 func (c *Conn) readRequests(q *queue) error {
 	for {
 		f, err := c.Read()
-		if errors.Is(err, io.EOF) {
-			return nil // casync goes without a word
-		}
 		if err != nil {
 			return err
 		}
@@ -209,7 +229,7 @@ func (c *Conn) readRequests(q *queue) error {
 			return err
 		}
 		if !q.push(high, ids) {
-			return nil
+			return io.EOF // nobody is listened to any more
 		}
 	}
 }
@@ -319,4 +339,18 @@ func (q *queue) end(err error) {
 		q.urgent, q.other = nil, nil
 	}
 	q.changed.Broadcast()
+}
+
+// len returns the number of chunks that are to be sent.
+func (q *queue) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting)
+}
+
+// failed returns the error by which the queue has ended.
+func (q *queue) failed() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.err
 }

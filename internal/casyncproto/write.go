@@ -1,6 +1,7 @@
 package casyncproto
 
 import (
+	"bufio"
 	"encoding/binary"
 	"io"
 
@@ -77,25 +78,43 @@ func (c *Conn) Abort(errno uint64, text string) error {
 	return c.w.Flush()
 }
 
-// stream writes all of r in frames of type t, and then one of type end, and
-// sends them.
-func (c *Conn) stream(r io.Reader, t, end Type) error {
-	buf := make([]byte, streamFrame)
-	for {
-		n, err := io.ReadFull(r, buf)
-		if n > 0 {
-			if err := c.write(t, buf[:n]); err != nil {
-				return err
-			}
-		}
-		switch {
-		case err == io.EOF, err == io.ErrUnexpectedEOF:
-			if err := c.write(end); err != nil {
-				return err
-			}
-			return c.w.Flush()
-		case err != nil:
-			return err
-		}
+// stream writes what fill writes in frames of type t, and then one of type end,
+// and sends them.
+func (c *Conn) stream(t, end Type, fill func(io.Writer) error) error {
+	w := bufio.NewWriterSize(streamWriter{c: c, t: t}, streamFrame)
+	if err := fill(w); err != nil {
+		return err
 	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if err := c.write(end); err != nil {
+		return err
+	}
+	return c.w.Flush()
+}
+
+// copying returns a fill of stream that writes all of r.
+func copying(r io.Reader) func(io.Writer) error {
+	return func(w io.Writer) error {
+		_, err := io.Copy(w, r)
+		return err
+	}
+}
+
+// streamWriter writes frames of one type.
+type streamWriter struct {
+	c *Conn
+	t Type
+}
+
+func (s streamWriter) Write(p []byte) (n int, err error) {
+	for n < len(p) {
+		part := p[n:min(len(p), n+streamFrame)]
+		if err := s.c.write(s.t, part); err != nil {
+			return n, err
+		}
+		n += len(part)
+	}
+	return n, nil
 }
