@@ -9,9 +9,8 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/internal/casyncproto"
@@ -80,7 +79,9 @@ func (o Options) dial(ctx context.Context, at Location, args []string, wants, ne
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%s: %w", o.Command, err)
 	}
-	s.conn = casyncproto.NewConn(&limited{ctx: context.WithoutCancel(ctx), r: stdout, limiter: newLimiter(o.RateLimit), moved: s.moved}, stdin, s.kill)
+	s.conn = casyncproto.NewConn(
+		&limited{ctx: context.WithoutCancel(ctx), r: stdout, limiter: newLimiter(o.RateLimit), moved: s.moved},
+		&sending{ctx: context.WithoutCancel(ctx), w: stdin, limiter: newLimiter(o.RateLimit), moved: s.wrote}, s.kill)
 	s.watch = time.AfterFunc(o.StallTimeout, func() { s.fail(errStalled) })
 	stop := context.AfterFunc(ctx, func() { s.fail(ctx.Err()) })
 	err = s.hello(wants, needs)
@@ -89,7 +90,7 @@ func (o Options) dial(ctx context.Context, at Location, args []string, wants, ne
 	}
 	s.watch.Stop()
 	if err != nil {
-		return nil, s.end(err)
+		return nil, s.ended(err)
 	}
 	return s, nil
 }
@@ -103,10 +104,10 @@ var (
 )
 
 func (s *session) hello(wants, needs casyncproto.Flags) error {
-	if err := s.conn.Hello(wants); err != nil {
+	if err := s.conn.Hello(wants); err != nil && !errors.Is(err, syscall.EPIPE) {
 		return err
 	}
-	f, err := s.conn.Read()
+	f, err := s.conn.Read() // also why it listens no more
 	if err != nil {
 		return err
 	}
@@ -122,6 +123,16 @@ func (s *session) moved() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.streaming || len(s.pending) > 0 {
+		s.watch.Reset(s.stall)
+	}
+}
+
+// wrote notes that something has been sent, of which alone a push may consist for
+// long.
+func (s *session) wrote() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.streaming {
 		s.watch.Reset(s.stall)
 	}
 }
@@ -145,27 +156,66 @@ func (s *session) fail(err error) {
 	_ = s.conn.Close()
 }
 
+// failed reports whether the session has ended.
+func (s *session) failed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err != nil
+}
+
 // end ends the session after err and returns what to tell of it: with what the
 // far side had to say, and as a failure of the network where it is one.
 func (s *session) end(err error) error {
 	s.fail(err)
-	wait := s.cmd.Wait()
+	return s.explain(s.cmd.Wait())
+}
+
+// ended is end, but where the far side has ended the conversation ssh has some
+// time to end as well, as its exit code tells why.
+func (s *session) ended(err error) error {
+	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.EPIPE) {
+		return s.end(err)
+	}
+	wait := s.leave()
+	s.fail(err)
+	return s.explain(wait)
+}
+
+// leave closes the far side's input and waits for ssh to end, which it makes sure
+// of. Nothing is read any more.
+func (s *session) leave() error {
+	_ = s.pipes[0].Close() // nothing was written that matters any more
+	timer := time.AfterFunc(endTime, func() { _ = s.cmd.Process.Kill() })
+	defer timer.Stop()
+	return s.cmd.Wait()
+}
+
+// explain returns what to tell of a session that failed and whose ssh has ended.
+func (s *session) explain(wait error) error {
 	s.mu.Lock()
-	err = s.err
+	err := s.err
 	s.mu.Unlock()
 	if _, ok := errors.AsType[*casyncproto.AbortError](err); ok || errors.Is(err, casyncproto.ErrProtocol) ||
 		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	said := s.stderr.String()
-	if exit, ok := errors.AsType[*exec.ExitError](wait); ok && exit.ExitCode() > 0 && exit.ExitCode() < 255 {
-		// Not ssh failed but what it ran. To run it again will not help.
-		return fmt.Errorf("the command on the far side failed with exit code %d%s", exit.ExitCode(), said)
+	if err := farFailure(wait, said); err != nil {
+		return err
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EPIPE) {
 		err = errors.New("the connection ended")
 	}
 	return fmt.Errorf("%w: %w%s", store.ErrNetwork, err, said)
+}
+
+// farFailure returns the error that it was not ssh that failed but what it ran, nil
+// if that is not so. To run it again will not help.
+func farFailure(wait error, said string) error {
+	if exit, ok := errors.AsType[*exec.ExitError](wait); ok && exit.ExitCode() > 0 && exit.ExitCode() < 255 {
+		return fmt.Errorf("the command on the far side failed with exit code %d%s", exit.ExitCode(), said)
+	}
+	return nil
 }
 
 // start begins to take answers; arrived is called with the length of each.
@@ -348,30 +398,4 @@ func (t *tail) String() string {
 		return fmt.Sprintf(": %q", last)
 	}
 	return ""
-}
-
-// limited reads no faster than its limiter allows.
-type limited struct {
-	ctx     context.Context //nolint:containedctx // of the session that reads, and not to be cancelled
-	r       io.Reader
-	limiter *rate.Limiter
-	moved   func()
-}
-
-func (l *limited) Read(p []byte) (int, error) {
-	n, err := l.r.Read(p[:min(len(p), l.limiter.Burst())])
-	if n > 0 {
-		l.moved()
-	}
-	if werr := l.limiter.WaitN(l.ctx, n); err == nil {
-		err = werr
-	}
-	return n, err
-}
-
-func newLimiter(perSecond int64) *rate.Limiter {
-	if perSecond <= 0 {
-		return rate.NewLimiter(rate.Inf, 1<<30)
-	}
-	return rate.NewLimiter(rate.Limit(perSecond), int(min(max(perSecond/8, 1<<10), 256<<10)))
 }

@@ -1,5 +1,5 @@
-// Package sshstore pulls chunks, indexes and archives from a far machine as
-// casync does: it runs the system's ssh, which starts casync, desync or this
+// Package sshstore pulls chunks, indexes and archives from a far machine, and
+// pushes them to it, as casync does: it runs the system's ssh, which starts casync, desync or this
 // program over there, and speaks casync's protocol with it
 // (docs/format/protocol.md).
 //
@@ -44,7 +44,7 @@ type Options struct {
 	// StallTimeout ends a connection on which something is awaited and nothing
 	// arrives for as long. 0 means 30 s.
 	StallTimeout time.Duration
-	// RateLimit is the most bytes received per second. 0 means no limit.
+	// RateLimit is the most bytes received, and sent, per second. 0 means no limit.
 	RateLimit int64
 	// Stderr is where ssh and the far side write what they have to say, and ssh
 	// asks for passwords where there is no terminal. nil means nowhere; the end

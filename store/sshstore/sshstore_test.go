@@ -51,6 +51,9 @@ func fakeSSH(args []string) error {
 	}
 	host, command := args[1], args[2]
 	path := strings.Trim(command[strings.LastIndex(command, " ")+1:], "'")
+	if args := strings.Fields(command); args[1] == "push" {
+		return servePush(host, args[2:])
+	}
 	switch host {
 	case "255":
 		fmt.Fprintln(os.Stderr, "ssh: no route")
