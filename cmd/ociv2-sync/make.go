@@ -43,20 +43,26 @@ out. The output is the same.
 
 With --cache, files that did not change since the index of PATH was last made with
 the same options are not read again; chunks of theirs that the store has not are
-made nevertheless. No digest is printed then. Keep the cache out of PATH.`,
+made nevertheless. No digest is printed then. Keep the cache out of PATH.
+
+OUTPUT may be [USER@]HOST:FILE or an ssh:// URL: casync or ociv2-sync, whichever
+CASYNC_REMOTE_PATH names, writes it there. The store is on the same machine. Chunks
+wait in $TMPDIR (or /var/tmp) until that has said which of them it lacks; only those
+are sent, and not again when the connection breaks. --cache is for this machine.`,
 		Example: `  ociv2-sync make tree.catar /srv/tree
   ociv2-sync make --store=/srv/default.castr tree.caidx /srv/tree
   ociv2-sync make --with=unix --chunk-size=128K tree.caidx /srv/tree
   ociv2-sync make disk.caibx disk.img
   ociv2-sync make --print-digest=no sparse.caibx sparse.img
-  zcat disk.img.gz | ociv2-sync make disk.caibx`,
+  zcat disk.img.gz | ociv2-sync make disk.caibx
+  ociv2-sync make --store=host:/srv/store host:/srv/tree.caidx /srv/tree`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runMake(cmd, args, &o) },
 	}
 	o.features.add(cmd)
 	o.shift.add(cmd, "number to take off every owner and group")
 	f := cmd.Flags()
-	f.StringVar(&o.store, "store", "", "`DIR` of the chunk store (default default.castr beside OUTPUT)")
+	f.StringVar(&o.store, "store", "", "`DIR` of the chunk store, where OUTPUT is (default default.castr beside OUTPUT)")
 	f.StringVar(&o.chunkSize, "chunk-size", "auto", "`SIZE` of chunks in bytes: AVG, MIN:AVG:MAX or auto, with K, M or G")
 	o.packing.add(f)
 	f.StringVar(&o.what, "what", "", "`WHAT` to make, whatever OUTPUT ends in: archive, archive-index or blob-index")
@@ -102,6 +108,7 @@ func (a *app) runMake(cmd *cobra.Command, args []string, o *makeOptions) error {
 		return usageError{err}
 	}
 	opts.Compression, opts.TempDir, opts.Cache, opts.NoDigest = o.packing.Compression, a.tempDir(), o.cache, !bool(o.printDigest)
+	opts.SSH = a.ssh()
 	if o.cacheAuto && o.cache != "" {
 		return usageError{errors.New("--cache names the cache that --cache-auto would choose; one of the two")}
 	}
@@ -150,7 +157,7 @@ func (a *app) printMade(made *archive.Made, output string) error {
 		r.Digest = made.Digest.String()
 	}
 	if x := made.Index; x != nil {
-		r.Chunks, r.New, r.Packed = len(x.Index.Chunks), x.New.Chunks, x.Packed
+		r.Chunks, r.New, r.Packed = len(x.Index.Chunks), made.New, made.Packed
 		a.say("%d chunks, %d of them new, which take %s", r.Chunks, r.New, human(r.Packed))
 	}
 	if output == "-" {

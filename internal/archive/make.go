@@ -14,9 +14,11 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/durable"
 	"github.com/ociv2-sync/ociv2-sync/internal/ingest"
 	"github.com/ociv2-sync/ociv2-sync/internal/pipe"
+	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/store/local"
+	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
 )
 
 // MakeOptions are the options of Make. Flags and Params must be set.
@@ -31,8 +33,10 @@ type MakeOptions struct {
 	// Params are the chunk sizes of an index.
 	Params chunk.Params
 	// Store is the directory of the chunk store for an index, made if it is
-	// not there.
+	// not there: on the machine where the output is.
 	Store string
+	// SSH is how the machine of an output that is not on this one is reached.
+	SSH sshstore.Options
 	// Compression is that of the chunks that the store lacks.
 	Compression store.Compression
 	// Shift is applied to the owners of an archive.
@@ -45,8 +49,8 @@ type MakeOptions struct {
 	// Now is the clock by which a file has changed too recently for the cache; nil
 	// means time.Now.
 	Now func() time.Time
-	// TempDir is where records of the archive wait with a cache; "" means
-	// /var/tmp.
+	// TempDir is where records of the archive wait with a cache, and chunks to be
+	// sent for by another machine; "" means /var/tmp.
 	TempDir string
 	// NoDigest leaves the digest of the whole stream out, which is one long
 	// calculation that no second processor can help with.
@@ -83,17 +87,37 @@ type Made struct {
 	Size int64
 	// Index says more where an index was made; it is nil otherwise.
 	Index *ingest.Result
+	// New and Packed are the number of chunks that the store lacked and their size
+	// in bytes as they are in there.
+	New    int
+	Packed int64
 }
 
 // Make writes an archive of the directory at source, or an index of that or
 // of the file at source, to the file at output; "-" is standard output, for an
-// archive alone. The output appears when it is complete.
+// archive alone, and HOST:PATH or an ssh URL a file on another machine, which
+// casync or this program there writes. The output appears when it is complete.
 func Make(ctx context.Context, source, output string, stdout io.Writer, opts MakeOptions) (_ *Made, err error) {
 	if opts.Cache != "" && opts.Kind != ArchiveIndex {
 		return nil, fmt.Errorf("archive: %w: a cache is for the indexes of trees", ErrUsage)
 	}
-	if opts.Kind == Archive {
-		return makeArchive(ctx, source, output, stdout, opts)
+	opts.TempDir = cmp.Or(opts.TempDir, "/var/tmp")
+	at, far, err := stores.SSH(output)
+	switch {
+	case err != nil:
+		return nil, err
+	case far && opts.Kind == Archive:
+		return makeArchive(ctx, source, opts, func(fill func(io.Writer) error) error {
+			return sshstore.PushArchive(ctx, at, fill, opts.SSH)
+		})
+	case far:
+		return makeFar(ctx, source, at, opts)
+	case opts.Kind == Archive:
+		return makeArchive(ctx, source, opts, func(fill func(io.Writer) error) error {
+			return writeOutput(output, stdout, fill)
+		})
+	case stores.Remote(opts.Store):
+		return nil, fmt.Errorf("archive: %w: the store %s is on another machine, the index %s is to be on this one: make both there, or both here", ErrUsage, opts.Store, output)
 	}
 	st, err := local.Open(opts.Store, local.Options{Create: true})
 	if err != nil {
@@ -106,23 +130,7 @@ func Make(ctx context.Context, source, output string, stdout io.Writer, opts Mak
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	in := ingest.Options{
-		Params: opts.Params, FeatureFlags: uint64(opts.Flags), Store: st, Compression: opts.Compression, Jobs: opts.Jobs, Digest: !opts.NoDigest, Progress: opts.Progress,
-	}
-	made := &Made{}
-	if opts.Kind == BlobIndex {
-		made.Index, err = ingestFile(ctx, source, opts.Stdin, in)
-	} else if opts.Cache != "" {
-		opts.TempDir = cmp.Or(opts.TempDir, "/var/tmp")
-		made.Index, err = makeCached(ctx, source, st, &opts)
-	} else {
-		err = pipe.Run(ctx, func(ctx context.Context, w io.Writer) error {
-			return opts.encode(ctx, source, w)
-		}, func(ctx context.Context, r io.Reader) (err error) {
-			made.Index, err = ingest.Stream(ctx, r, in)
-			return err
-		})
-	}
+	made, err := makeChunks(ctx, source, st, &opts)
 	if err != nil {
 		return nil, err
 	}
@@ -130,11 +138,35 @@ func Make(ctx context.Context, source, output string, stdout io.Writer, opts Mak
 	if err := st.Flush(); err != nil {
 		return nil, err
 	}
-	made.Digest, made.Size = made.Index.Digest, int64(made.Index.Index.Size())
 	return made, writeOutput(output, stdout, func(w io.Writer) error {
 		_, err := made.Index.Index.WriteTo(w)
 		return err
 	})
+}
+
+// makeChunks makes an index, and in st the chunks of it.
+func makeChunks(ctx context.Context, source string, st *local.Store, opts *MakeOptions) (*Made, error) {
+	in := ingest.Options{
+		Params: opts.Params, FeatureFlags: uint64(opts.Flags), Store: st, Compression: opts.Compression, Jobs: opts.Jobs, Digest: !opts.NoDigest, Progress: opts.Progress,
+	}
+	var x *ingest.Result
+	var err error
+	if opts.Kind == BlobIndex {
+		x, err = ingestFile(ctx, source, opts.Stdin, in)
+	} else if opts.Cache != "" {
+		x, err = makeCached(ctx, source, st, opts)
+	} else {
+		err = pipe.Run(ctx, func(ctx context.Context, w io.Writer) error {
+			return opts.encode(ctx, source, w)
+		}, func(ctx context.Context, r io.Reader) (err error) {
+			x, err = ingest.Stream(ctx, r, in)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Made{Digest: x.Digest, Size: int64(x.Index.Size()), Index: x, New: x.New.Chunks, Packed: x.Packed}, nil
 }
 
 // ingestFile makes the chunks of a file, a device or standard input.
@@ -154,10 +186,11 @@ func ingestFile(ctx context.Context, name string, stdin io.Reader, opts ingest.O
 	return ingest.Stream(ctx, r, opts)
 }
 
-func makeArchive(ctx context.Context, source, output string, stdout io.Writer, opts MakeOptions) (*Made, error) {
+// makeArchive makes an archive, which write is to put into its place.
+func makeArchive(ctx context.Context, source string, opts MakeOptions, write func(fill func(io.Writer) error) error) (*Made, error) {
 	made := &Made{}
 	h := algorithm(opts.Flags).New()
-	err := writeOutput(output, stdout, func(w io.Writer) error {
+	err := write(func(w io.Writer) error {
 		n := &counter{progress: opts.Progress}
 		to := []io.Writer{w, n}
 		if !opts.NoDigest {

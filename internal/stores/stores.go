@@ -77,7 +77,7 @@ func Open(names []string, clients Clients) (_ store.Store, _ io.Closer, err erro
 	var open closers
 	remote := 0
 	for _, name := range names {
-		if clients.remote(name) {
+		if Remote(name) {
 			remote++
 		}
 	}
@@ -86,7 +86,7 @@ func Open(names []string, clients Clients) (_ store.Store, _ io.Closer, err erro
 		if err != nil {
 			return nil, nil, errors.Join(err, open.Close())
 		}
-		if open = append(open, closer); clients.remote(name) {
+		if open = append(open, closer); Remote(name) {
 			far = append(far, s)
 		} else {
 			near = append(near, s)
@@ -102,8 +102,8 @@ func Open(names []string, clients Clients) (_ store.Store, _ io.Closer, err erro
 	}
 }
 
-// remote reports whether a name is of a store on another machine.
-func (c Clients) remote(name string) bool {
+// Remote reports whether a name is of a store on another machine.
+func Remote(name string) bool {
 	_, far, _ := SSH(name)
 	return far || IsURL(name)
 }
