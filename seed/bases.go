@@ -36,13 +36,15 @@ func Locate(ctx context.Context, bases []Base, seeds []Seed, log *slog.Logger) (
 		copy(d[:], b.Prefix[:])
 		return d
 	}
+	var contents []Content
 	for i, b := range bases {
 		k := key(b)
 		if index[k] == nil {
-			want.add(k, b.Size, "")
+			contents = append(contents, Content{Digest: k, Size: b.Size})
 		}
 		index[k] = append(index[k], i)
 	}
+	want.set(contents)
 	places := make([]Place, len(bases))
 	for _, s := range seeds {
 		if want.Left() == 0 {

@@ -2,9 +2,11 @@ package seed
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/ociv2-sync/ociv2-sync/caibx"
 	"github.com/ociv2-sync/ociv2-sync/chunk"
+	"github.com/ociv2-sync/ociv2-sync/internal/digestset"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
@@ -127,9 +129,9 @@ func (p *Plan) Cover(nodes []toc.Node, layout *toc.Layout, space *Space, cached 
 		have:   make(map[chunk.ID]bool),
 		cached: cached,
 	}
-	var several []int32
-	for _, m := range p.Missing {
-		at := places[m]
+	var several []int // indexes in Missing
+	for k, m := range p.Missing {
+		at := places.of(k)
 		switch len(at) {
 		case 0:
 			return fmt.Errorf("%w: content %x has no place in it", ErrSpace, p.Contents[m].Digest)
@@ -137,13 +139,14 @@ func (p *Plan) Cover(nodes []toc.Node, layout *toc.Layout, space *Space, cached 
 			p.Contents[m].At = at[0]
 			c.take(at[0], uint64(p.Contents[m].Size))
 		default:
-			several = append(several, m)
+			several = append(several, k)
 		}
 	}
-	for _, m := range several {
+	for _, k := range several {
+		m := p.Missing[k]
 		size := uint64(p.Contents[m].Size)
-		best, cost := places[m][0], int64(-1)
-		for _, at := range places[m] {
+		best, cost := places.of(k)[0], int64(-1)
+		for _, at := range places.of(k) {
 			if k := c.cost(at, size); cost < 0 || k < cost {
 				best, cost = at, k
 			}
@@ -158,23 +161,45 @@ func (p *Plan) Cover(nodes []toc.Node, layout *toc.Layout, space *Space, cached 
 
 // places returns, for each missing content, the offsets at which the byte
 // space has it.
-func (p *Plan) places(nodes []toc.Node, layout *toc.Layout) map[int32][]uint64 {
-	index := make(map[Digest]int32, len(p.Missing))
-	for _, m := range p.Missing {
-		index[p.Contents[m].Digest] = m
+func (p *Plan) places(nodes []toc.Node, layout *toc.Layout) *contentPlaces {
+	index := digestset.New(len(p.Missing), func(k int32) *Digest { return &p.Contents[p.Missing[k]].Digest })
+	for k := range p.Missing {
+		index.Add(int32(k))
 	}
-	places := make(map[int32][]uint64, len(p.Missing))
-	for i := range nodes {
-		n := &nodes[i]
-		if !n.IsRegular() || layout.Offset[i] < 0 {
-			continue
-		}
-		if m, ok := index[n.Digest]; ok {
-			places[m] = append(places[m], uint64(layout.Offset[i]))
+	each := func(found func(k int32, at uint64)) {
+		for i := range nodes {
+			n := &nodes[i]
+			if !n.IsRegular() || layout.Offset[i] < 0 {
+				continue
+			}
+			if k, ok := index.Find(&n.Digest); ok {
+				found(k, uint64(layout.Offset[i]))
+			}
 		}
 	}
-	return places
+	// Counted first, for most contents have one place, and a list of one for each
+	// takes many times its room.
+	c := &contentPlaces{ends: make([]int32, len(p.Missing)+1)}
+	each(func(k int32, _ uint64) { c.ends[k+1]++ })
+	for k := range p.Missing {
+		c.ends[k+1] += c.ends[k]
+	}
+	c.at = make([]uint64, c.ends[len(p.Missing)])
+	next := slices.Clone(c.ends)
+	each(func(k int32, at uint64) {
+		c.at[next[k]] = at
+		next[k]++
+	})
+	return c
 }
+
+// contentPlaces are the places of the contents of Plan.Missing, by index in it.
+type contentPlaces struct {
+	at   []uint64
+	ends []int32 // those of k are at[ends[k]:ends[k+1]]
+}
+
+func (c *contentPlaces) of(k int) []uint64 { return c.at[c.ends[k]:c.ends[k+1]] }
 
 // cover collects the chunks of a plan.
 type cover struct {

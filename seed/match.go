@@ -1,13 +1,13 @@
 package seed
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"slices"
 	"sync"
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
+	"github.com/ociv2-sync/ociv2-sync/internal/digestset"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
@@ -35,7 +35,7 @@ type looker interface {
 // Search is a look through seeds that has not read any file yet.
 type Search struct {
 	plan  *Plan
-	order []int32 // the contents in the order of their digests
+	index *digestset.Set // of the contents
 	want  Wanted
 	log   *slog.Logger
 	mu    sync.Mutex // guards the contents of plan
@@ -58,15 +58,14 @@ func Look(ctx context.Context, nodes []toc.Node, seeds []Seed, log *slog.Logger)
 		log = slog.New(slog.DiscardHandler)
 	}
 	p := &Plan{Seeds: seeds, Contents: distinct(nodes)}
-	s := &Search{plan: p, log: log, order: make([]int32, len(p.Contents)), sizes: make(map[int64]struct{})}
+	s := &Search{plan: p, log: log, sizes: make(map[int64]struct{})}
+	s.index = digestset.New(len(p.Contents), func(i int32) *Digest { return &p.Contents[i].Digest })
 	for i := range p.Contents {
 		c := &p.Contents[i]
-		s.order[i] = int32(i)
-		s.want.add(c.Digest, c.Size, nodes[c.Nodes[0]].Name)
+		s.index.Add(int32(i))
+		s.want.name(c.Size, nodes[c.Nodes[0]].Name)
 	}
-	slices.SortFunc(s.order, func(a, b int32) int {
-		return bytes.Compare(p.Contents[a].Digest[:], p.Contents[b].Digest[:])
-	})
+	s.want.set(p.Contents)
 	for i, sd := range seeds {
 		if s.want.Left() == 0 {
 			break
@@ -102,13 +101,10 @@ func Look(ctx context.Context, nodes []toc.Node, seeds []Seed, log *slog.Logger)
 	return s, nil
 }
 
-// content returns the content with a digest that is one of the plan's. There may
-// be hundreds of thousands: a sorted list takes a tenth of a map.
+// content returns the content with a digest that is one of the plan's.
 func (s *Search) content(d Digest) *Content {
-	i, _ := slices.BinarySearchFunc(s.order, d, func(i int32, d Digest) int {
-		return bytes.Compare(s.plan.Contents[i].Digest[:], d[:])
-	})
-	return &s.plan.Contents[s.order[i]]
+	i, _ := s.index.Find(&d)
+	return &s.plan.Contents[i]
 }
 
 // Reads reports whether Find has files to read.
@@ -129,10 +125,10 @@ func (s *Search) Certain(nodes []toc.Node, layout *toc.Layout) *Plan {
 		}
 	}
 	early.miss()
-	places := early.places(nodes, layout) // by index in Missing, which is all
+	places := early.places(nodes, layout) // Missing is all
 	single := early.Contents[:0]
 	for i, c := range early.Contents {
-		if len(places[int32(i)]) == 1 {
+		if len(places.of(i)) == 1 {
 			single = append(single, c)
 		}
 	}

@@ -1,9 +1,13 @@
 package seed
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
+	"hash/maphash"
 	"io"
+	"slices"
 	"sync"
 )
 
@@ -35,12 +39,20 @@ type Seed interface {
 // Wanted is the set of contents still to be found. It is safe for concurrent
 // use. The zero value wants nothing.
 type Wanted struct {
-	mu     sync.Mutex
-	bySize map[int64]map[Digest]struct{}
-	names  map[int64]map[string]struct{}
-	left   int
+	mu       sync.Mutex
+	contents []Content // of these only Digest and Size are read
+	order    []int32   // indexes in contents, by size and then by digest
+	taken    []bool    // by place in order
+	// left says, at the place in order where a size begins, how many contents
+	// of that size are still to be found.
+	left  []int32
+	total int // left of all sizes
+	// names has the hashes of sizes with names: of hundreds of thousands, these
+	// alone are small.
+	names map[uint64]struct{}
+	seed  maphash.Seed
 	// short says that contents are wanted by the beginning of their digests:
-	// those in bySize have zeros behind it.
+	// theirs have zeros behind it.
 	short bool
 }
 
@@ -55,27 +67,62 @@ func (w *Wanted) key(d Digest) Digest {
 	return d
 }
 
-// add puts a content into the set; name is the last component of a path that
-// has it in the image, used only to guess which seed file to look at first.
-func (w *Wanted) add(d Digest, size int64, name string) {
-	if w.bySize == nil {
-		w.bySize = make(map[int64]map[Digest]struct{})
-		w.names = make(map[int64]map[string]struct{})
+// set makes the contents, no two of which are equal, those that are wanted.
+func (w *Wanted) set(contents []Content) {
+	w.contents, w.total = contents, len(contents)
+	w.order = make([]int32, len(contents))
+	for i := range w.order {
+		w.order[i] = int32(i)
 	}
-	if w.bySize[size] == nil {
-		w.bySize[size] = make(map[Digest]struct{}, 1)
-		w.names[size] = make(map[string]struct{}, 1)
+	slices.SortFunc(w.order, func(a, b int32) int { return compareBySize(&contents[a], &contents[b]) })
+	w.taken, w.left = make([]bool, len(contents)), make([]int32, len(contents))
+	start := 0
+	for k, i := range w.order {
+		if contents[i].Size != contents[w.order[start]].Size {
+			start = k
+		}
+		w.left[start]++
 	}
-	w.bySize[size][d] = struct{}{}
-	w.names[size][name] = struct{}{}
-	w.left++
+}
+
+func compareBySize(a, b *Content) int {
+	if c := cmp.Compare(a.Size, b.Size); c != 0 {
+		return c
+	}
+	return bytes.Compare(a.Digest[:], b.Digest[:])
+}
+
+type sizedName struct {
+	size int64
+	name string
+}
+
+// name notes the last component of a path that has a wanted content of this size
+// in the image, used only to guess which seed file to look at first.
+func (w *Wanted) name(size int64, name string) {
+	if w.names == nil {
+		w.names, w.seed = make(map[uint64]struct{}), maphash.MakeSeed()
+	}
+	w.names[maphash.Comparable(w.seed, sizedName{size, name})] = struct{}{}
+}
+
+// ofSize returns the place in order where a size begins, and how many contents
+// of it are still to be found.
+func (w *Wanted) ofSize(size int64) (start int, left int32) {
+	start, ok := slices.BinarySearchFunc(w.order, size, func(i int32, size int64) int {
+		return cmp.Compare(w.contents[i].Size, size)
+	})
+	if !ok {
+		return start, 0
+	}
+	return start, w.left[start]
 }
 
 // Left returns the number of contents still to be found.
 func (w *Wanted) Left() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.left
+	return w.total
 }
 
 // HasSize reports whether a content of size bytes is still to be found. A
@@ -83,7 +130,8 @@ func (w *Wanted) Left() int {
 func (w *Wanted) HasSize(size int64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.bySize[size]) > 0
+	_, left := w.ofSize(size)
+	return left > 0
 }
 
 // HasName reports whether the image has a wanted content of this size under
@@ -91,7 +139,10 @@ func (w *Wanted) HasSize(size int64) bool {
 func (w *Wanted) HasName(size int64, name string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_, ok := w.names[size][name]
+	if w.names == nil {
+		return false
+	}
+	_, ok := w.names[maphash.Comparable(w.seed, sizedName{size, name})]
 	return ok
 }
 
@@ -100,11 +151,18 @@ func (w *Wanted) HasName(size int64, name string) bool {
 func (w *Wanted) Take(d Digest, size int64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	d = w.key(d)
-	if _, ok := w.bySize[size][d]; !ok {
+	start, left := w.ofSize(size)
+	if left == 0 {
 		return false
 	}
-	delete(w.bySize[size], d)
-	w.left--
+	k, ok := slices.BinarySearchFunc(w.order, &Content{Digest: w.key(d), Size: size}, func(i int32, c *Content) int {
+		return compareBySize(&w.contents[i], c)
+	})
+	if !ok || w.taken[k] {
+		return false
+	}
+	w.taken[k] = true
+	w.left[start]--
+	w.total--
 	return true
 }

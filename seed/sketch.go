@@ -40,8 +40,9 @@ func (p *Plan) Unknown(nodes []toc.Node, layout *toc.Layout, space *Space) ([][2
 	}
 	need := make([]bool, len(space.spans))
 	p.miss()
-	for m, at := range p.places(nodes, layout) {
-		for _, off := range at {
+	places := p.places(nodes, layout)
+	for k, m := range p.Missing {
+		for _, off := range places.of(k) {
 			from, to := space.span(off, uint64(p.Contents[m].Size))
 			for i := from; i < to; i++ {
 				need[i] = !space.known[i]
@@ -65,9 +66,11 @@ func (p *Plan) Unknown(nodes []toc.Node, layout *toc.Layout, space *Space) ([][2
 // how many bytes they have there.
 func (p *Plan) Places(nodes []toc.Node, layout *toc.Layout) (n int, bytes int64) {
 	p.miss()
-	for m, at := range p.places(nodes, layout) {
-		n += len(at)
-		bytes += int64(len(at)) * p.Contents[m].Size
+	places := p.places(nodes, layout)
+	for k, m := range p.Missing {
+		at := len(places.of(k))
+		n += at
+		bytes += int64(at) * p.Contents[m].Size
 	}
 	return n, bytes
 }

@@ -64,5 +64,5 @@ func Decompress(b []byte, limit int64) ([]byte, error) {
 	if n > limit {
 		return nil, fmt.Errorf("%w: decompress: more than %d bytes", ErrInvalid, limit)
 	}
-	return out.Bytes(), nil
+	return bytes.Clone(out.Bytes()), nil // see Compress
 }

@@ -1,8 +1,11 @@
 package toc
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/digestset"
 )
 
 // magic opens the canonical bytes; its last byte is the version.
@@ -48,53 +51,119 @@ func Marshal(t *TOC) ([]byte, error) {
 	if err := t.Validate(); err != nil {
 		return nil, err
 	}
-	e := encoder{nodes: t.Nodes, contents: make(map[[32]byte]int)}
-	for i := range t.Nodes {
-		e.node(i)
-	}
+	// A first pass counts, so that the second needs no room but for the bytes.
+	counts := newEncoder(t.Nodes, func(int, []byte) bool { return true })
+	counts.all()
 	size := len(magic)
-	for _, s := range e.sec {
-		size += len(s) + binary.MaxVarintLen64
+	for _, n := range counts.size {
+		size += n + binary.MaxVarintLen64
 	}
 	out := append(make([]byte, 0, size), magic...)
-	for _, s := range e.sec {
-		out = binary.AppendUvarint(out, uint64(len(s)))
-		out = append(out, s...)
+	var sec [sections][]byte
+	for s, n := range counts.size {
+		out = binary.AppendUvarint(out, uint64(n))
+		sec[s] = out[len(out):]
+		out = out[:len(out)+n]
 	}
+	newEncoder(t.Nodes, func(s int, b []byte) bool {
+		sec[s] = append(sec[s], b...)
+		return true
+	}).all()
 	return out, nil
 }
 
-// encoder collects the sections of a valid TOC.
+// canonical reports whether b, which d has read as nodes that are valid, is what
+// Marshal makes of them.
+func (d *decoder) canonical(nodes []Node, b []byte) bool {
+	var at [sections]int
+	e := newEncoder(nodes, func(s int, b []byte) bool {
+		rest := d.sec[s].b[at[s]:]
+		at[s] += len(b)
+		return bytes.HasPrefix(rest, b)
+	})
+	if !e.all() {
+		return false
+	}
+	size := len(magic)
+	for s, n := range e.size {
+		if n != len(d.sec[s].b) {
+			return false
+		}
+		size += len(binary.AppendUvarint(nil, uint64(n))) + n
+	}
+	return size == len(b) // or the length of a section is spelled in another way
+}
+
+// encoder makes the sections of a valid TOC.
 type encoder struct {
 	nodes    []Node
-	sec      [sections][]byte
-	siblings []string // per depth the previous sibling's name
-	contents map[[32]byte]int
-	xattrGap uint64 // nodes since the last one with attributes
+	put      func(sec int, b []byte) bool // takes the next bytes of a section, or refuses them
+	refused  bool
+	size     [sections]int // bytes put
+	buf      []byte
+	siblings []string       // per depth the previous sibling's name
+	contents *digestset.Set // numbered as in table
+	table    []int32        // the first nodes of the contents
+	xattrGap uint64         // nodes since the last one with attributes
+}
+
+func newEncoder(nodes []Node, put func(sec int, b []byte) bool) *encoder {
+	e := &encoder{nodes: nodes, put: put, table: make([]int32, 0, len(nodes))}
+	e.contents = digestset.New(len(nodes), func(i int32) *[32]byte { return &nodes[e.table[i]].Digest })
+	return e
+}
+
+// all puts all nodes, unless something is refused.
+func (e *encoder) all() bool {
+	for i := range e.nodes {
+		if e.node(i); e.refused {
+			return false
+		}
+	}
+	return true
+}
+
+func (e *encoder) bytes(sec int, b []byte) {
+	if !e.refused {
+		e.size[sec] += len(b)
+		e.refused = !e.put(sec, b)
+	}
+}
+
+// text puts a string and the zero byte after it.
+func (e *encoder) text(sec int, s string) {
+	e.buf = append(append(e.buf[:0], s...), 0)
+	e.bytes(sec, e.buf)
 }
 
 func (e *encoder) uvarint(sec int, v uint64) {
-	e.sec[sec] = binary.AppendUvarint(e.sec[sec], v)
+	e.buf = binary.AppendUvarint(e.buf[:0], v)
+	e.bytes(sec, e.buf)
 }
 
 func (e *encoder) node(i int) {
 	n := &e.nodes[i]
 	e.place(i)
+	mode := uint16(n.Mode)
 	if n.Link != -1 {
-		e.sec[secModes] = append(e.sec[secModes], 0, 0)
+		mode = 0
+	}
+	e.buf = binary.LittleEndian.AppendUint16(e.buf[:0], mode)
+	e.bytes(secModes, e.buf)
+	if n.Link != -1 {
 		e.uvarint(secLinks, uint64(i)-uint64(n.Link))
 		return
 	}
-	e.sec[secModes] = binary.LittleEndian.AppendUint16(e.sec[secModes], uint16(n.Mode))
 	e.uvarint(secUIDs, uint64(n.UID))
 	e.uvarint(secGIDs, uint64(n.GID))
-	e.sec[secSeconds] = binary.AppendVarint(e.sec[secSeconds], n.Sec)
+	e.buf = binary.AppendVarint(e.buf[:0], n.Sec)
+	e.bytes(secSeconds, e.buf)
 	e.uvarint(secNanos, uint64(n.Nsec))
 	switch n.Type() {
 	case TypeRegular:
-		e.content(n)
+		e.content(i)
 	case TypeSymlink:
-		e.sec[secTargets] = append(append(e.sec[secTargets], n.Target...), 0)
+		e.text(secTargets, n.Target)
 	case TypeBlock, TypeChar:
 		e.uvarint(secDevices, uint64(n.Major))
 		e.uvarint(secDevices, uint64(n.Minor))
@@ -107,9 +176,9 @@ func (e *encoder) node(i int) {
 	e.xattrGap = 0
 	e.uvarint(secXAttrs, uint64(len(n.XAttrs)))
 	for _, x := range n.XAttrs {
-		e.sec[secXAttrs] = append(append(e.sec[secXAttrs], x.Name...), 0)
+		e.text(secXAttrs, x.Name)
 		e.uvarint(secXAttrs, uint64(len(x.Value)))
-		e.sec[secXAttrs] = append(e.sec[secXAttrs], x.Value...)
+		e.bytes(secXAttrs, x.Value)
 	}
 }
 
@@ -127,24 +196,28 @@ func (e *encoder) place(i int) {
 		shared = commonPrefix(e.siblings[n.Depth], n.Name)
 	}
 	e.siblings = append(e.siblings[:n.Depth], n.Name)
-	b := append(e.sec[secNames], byte(shared))
-	e.sec[secNames] = append(append(b, n.Name[shared:]...), 0)
+	e.buf = append(e.buf[:0], byte(shared))
+	e.bytes(secNames, e.buf)
+	e.text(secNames, n.Name[shared:])
 }
 
-// content writes which content the regular file n has.
-func (e *encoder) content(n *Node) {
+// content writes which content the regular file i has.
+func (e *encoder) content(i int) {
+	n := &e.nodes[i]
 	if n.Size == 0 {
 		e.uvarint(secRefs, refEmpty)
 		return
 	}
-	if at, ok := e.contents[n.Digest]; ok {
-		e.uvarint(secRefs, uint64(refBack+len(e.contents)-1-at))
+	last := int32(len(e.table))
+	e.table = append(e.table, int32(i))
+	if at, added := e.contents.Add(last); !added {
+		e.table = e.table[:last]
+		e.uvarint(secRefs, uint64(refBack+last-1-at))
 		return
 	}
-	e.contents[n.Digest] = len(e.contents)
 	e.uvarint(secRefs, refNew)
 	e.uvarint(secSizes, uint64(n.Size))
-	e.sec[secDigests] = append(e.sec[secDigests], n.Digest[:]...)
+	e.bytes(secDigests, n.Digest[:])
 }
 
 // deepest is the greatest depth that the node after prev can have.

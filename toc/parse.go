@@ -28,15 +28,18 @@ func Parse(b []byte) (*TOC, error) {
 	}
 	// The encoding has more than one spelling for a tree (long varints, short
 	// shared prefixes, a content listed twice); only Marshal's is valid.
+	if err := t.Validate(); err != nil {
+		return nil, err
+	}
+	if d.canonical(t.Nodes, b) {
+		return t, nil
+	}
 	again, err := Marshal(t)
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(again, b) {
-		at := int64(commonPrefix(string(again), string(b)))
-		return nil, &Error{Offset: at, Node: -1, Reason: "not in canonical form"}
-	}
-	return t, nil
+	at := int64(commonPrefix(string(again), string(b)))
+	return nil, &Error{Offset: at, Node: -1, Reason: "not in canonical form"}
 }
 
 // column is one section while it is read.
@@ -49,14 +52,9 @@ type column struct {
 type decoder struct {
 	sec      [sections]column
 	siblings []string
-	contents []content
-	xattrs   uint64 // nodes to pass before the next one with attributes
-	pending  bool   // xattrs has been read
-}
-
-type content struct {
-	size   int64
-	digest [32]byte
+	contents []int32 // the nodes that the table's contents came with
+	xattrs   uint64  // nodes to pass before the next one with attributes
+	pending  bool    // xattrs has been read
 }
 
 func (d *decoder) fail(sec, node int, format string, args ...any) error {
@@ -175,7 +173,7 @@ func (d *decoder) node(nodes []Node, i int) error {
 	n.UID, n.GID, n.Sec, n.Nsec = uint32(uid), uint32(gid), s, int32(nsec)
 	switch n.Type() {
 	case TypeRegular:
-		err = d.content(n, i)
+		err = d.content(nodes, i)
 	case TypeSymlink:
 		n.Target, err = d.text(secTargets, i)
 	case TypeBlock, TypeChar:
@@ -245,7 +243,8 @@ func (d *decoder) follower(nodes []Node, i int) error {
 	return nil
 }
 
-func (d *decoder) content(n *Node, i int) error {
+func (d *decoder) content(nodes []Node, i int) error {
+	n := &nodes[i]
 	ref, err := d.uvarint(secRefs, i, uint64(refBack+len(d.contents))-1)
 	if err != nil {
 		return err
@@ -255,8 +254,8 @@ func (d *decoder) content(n *Node, i int) error {
 		n.Digest = emptyDigest
 		return nil
 	case ref >= refBack:
-		c := d.contents[len(d.contents)-1-int(ref-refBack)]
-		n.Size, n.Digest = c.size, c.digest
+		c := &nodes[d.contents[len(d.contents)-1-int(ref-refBack)]]
+		n.Size, n.Digest = c.Size, c.Digest
 		return nil
 	}
 	size, err := d.uvarint(secSizes, i, math.MaxInt64)
@@ -271,7 +270,7 @@ func (d *decoder) content(n *Node, i int) error {
 		return err
 	}
 	n.Size, n.Digest = int64(size), [32]byte(digest)
-	d.contents = append(d.contents, content{n.Size, n.Digest})
+	d.contents = append(d.contents, int32(i))
 	return nil
 }
 

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/digestset"
 )
 
 // Limits of a TOC; docs/format/toc.md, section 3. They are those of Linux, so
@@ -113,7 +115,7 @@ func validate(nodes []Node, digests bool) error {
 	if len(nodes) > maxNodes {
 		return &Error{Offset: -1, Node: -1, Reason: fmt.Sprintf("%d nodes, more than %d", len(nodes), maxNodes)}
 	}
-	sizes := make(map[[32]byte]int64)
+	firsts := digestset.New(len(nodes), func(i int32) *[32]byte { return &nodes[i].Digest })
 	var last [maxDepth + 1]string // per depth the previous sibling
 	for i := range nodes {
 		n := &nodes[i]
@@ -127,10 +129,9 @@ func validate(nodes []Node, digests bool) error {
 		if reason == "" && n.IsRegular() && n.Digest != [32]byte{} {
 			// Two sizes under one digest would make the content table
 			// ambiguous (docs/format/toc.md, section 2.9).
-			if s, ok := sizes[n.Digest]; ok && s != n.Size {
+			if first, _ := firsts.Add(int32(i)); nodes[first].Size != n.Size {
 				reason = "a content with two sizes"
 			}
-			sizes[n.Digest] = n.Size
 		}
 		if reason != "" {
 			return &Error{Offset: -1, Node: i, Path: Path(nodes, i), Reason: reason}

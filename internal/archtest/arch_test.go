@@ -24,7 +24,7 @@ var edges = map[string][]string{
 	"chunk": {"internal/multihash"},
 	"catar": {},
 	"caibx": {"chunk"},
-	"toc":   {"chunk", "catar"},
+	"toc":   {"chunk", "catar", "internal/digestset"},
 	"delta": {"toc", "internal/deflate"},
 
 	"store":           {"chunk", "internal/xz"},
@@ -38,10 +38,11 @@ var edges = map[string][]string{
 
 	"translate":   {"catar", "toc"},
 	"chunkserver": {"chunk", "store"},
-	"seed":        {"chunk", "caibx", "catar", "toc", "store"},
+	"seed":        {"chunk", "caibx", "catar", "toc", "store", "internal/digestset"},
 
 	"internal/deflate":   {},
 	"internal/durable":   {},
+	"internal/digestset": {},
 	"internal/catalogue": {"seed", "internal/durable"},
 	"internal/tree":      {"chunk", "catar", "toc"},
 	"internal/ingest":    {"chunk", "caibx", "store"},
