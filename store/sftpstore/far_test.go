@@ -185,6 +185,29 @@ func TestBreaks(t *testing.T) {
 	}
 }
 
+// A file that is longer than what one connection takes is written all the same.
+func TestWriteBreaks(t *testing.T) {
+	const long = 2_000_000
+	// Of a write, the client gets 28 bytes for each 32 KiB.
+	dir, r, d := behind(t, relay.Options{RoundTrip: 10 * time.Millisecond, Cut: 900})
+	data := make([]byte, long)
+	rand.NewChaCha8([32]byte{}).Read(data)
+	if err := d.Put(t.Context(), "blob", bytes.NewReader(data), long); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "blob")); err != nil || !bytes.Equal(b, data) {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("%v, %v", entries, err)
+	}
+	s := r.Stats()
+	t.Logf("%+v", s)
+	if s.Cuts == 0 || s.ToServer > 2*long {
+		t.Errorf("%+v for %d bytes", s, long)
+	}
+}
+
 // A file that is replaced while a broken connection is made again is one of the two.
 func TestReplacedBetween(t *testing.T) {
 	dir, r, d := behind(t, relay.Options{RoundTrip: 10 * time.Millisecond, Cut: 300_000})

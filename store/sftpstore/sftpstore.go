@@ -146,44 +146,76 @@ func (d *Dir) Create(ctx context.Context, name string, data []byte) error {
 	})
 }
 
-// write writes a file under a temporary name and has publish give it its own.
+// write writes a file under a temporary name and has publish give it its own. Where a
+// connection broke it goes on with what had been written.
 func (d *Dir) write(ctx context.Context, name string, data io.ReaderAt, size int64, publish func(c *sftp.Client, temp, final string) error) error {
 	final := d.path(name)
 	dir, base := path.Split(final)
+	var temp string
+	var done int64 // bytes that are in the file at temp
 	return d.do(ctx, name, func(c *sftp.Client) error {
-		temp := dir + "." + base[:min(len(base), 200)] + "." + rand.Text()[:16] + ".tmp"
-		const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
-		f, err := c.OpenFile(temp, flags)
+		var f *sftp.File
+		err := fs.ErrNotExist
+		if done > 0 {
+			f, err = c.OpenFile(temp, os.O_WRONLY)
+		}
 		if errors.Is(err, fs.ErrNotExist) {
-			if err := c.MkdirAll(path.Clean(dir)); err != nil {
-				return fmt.Errorf("make directory: %w", err)
-			}
-			f, err = c.OpenFile(temp, flags)
+			temp, done = dir+"."+base[:min(len(base), 200)]+"."+rand.Text()[:16]+".tmp", 0
+			f, err = create(c, temp)
 		}
 		if err != nil {
 			return err
 		}
-		err = fill(c, f, data, size)
+		done, err = fill(c, f, data, done, size)
 		if err = errors.Join(err, f.Close()); err == nil {
 			err = publish(c, temp, final)
 		}
 		if err != nil {
-			_ = c.Remove(temp) // what is reported is why it has no name
+			// What is reported is why it has no name. Without a connection it stays, for
+			// the next one or for a collection.
+			_ = c.Remove(temp)
 		}
 		return err
 	})
 }
 
-// fill writes data to a file and syncs it if the server can.
-func fill(c *sftp.Client, f *sftp.File, data io.ReaderAt, size int64) error {
-	n, err := f.ReadFromWithConcurrency(io.NewSectionReader(data, 0, size), perFile)
-	if err == nil && n != size {
-		err = io.ErrUnexpectedEOF
+// create makes a file, and the directories above it if they are not there.
+func create(c *sftp.Client, name string) (*sftp.File, error) {
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	f, err := c.OpenFile(name, flags)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return f, err
 	}
-	if _, ok := c.HasExtension("fsync@openssh.com"); ok && err == nil {
-		err = f.Sync()
+	if err := c.MkdirAll(path.Dir(name)); err != nil {
+		return nil, fmt.Errorf("make directory: %w", err)
 	}
-	return err
+	return c.OpenFile(name, flags)
+}
+
+// piece is how much of a file is written before the server has confirmed all of it.
+const piece = 512 << 10
+
+// fill writes data to a file that has the first done bytes of it, syncs it if the server
+// can, and returns how much is in it for certain.
+func fill(c *sftp.Client, f *sftp.File, data io.ReaderAt, done, size int64) (int64, error) {
+	if _, err := f.Seek(done, io.SeekStart); err != nil {
+		return done, err
+	}
+	for done < size {
+		want := min(piece, size-done)
+		n, err := f.ReadFromWithConcurrency(io.NewSectionReader(data, done, want), perFile)
+		if err == nil && n != want {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return done, err
+		}
+		done += n
+	}
+	if _, ok := c.HasExtension("fsync@openssh.com"); ok {
+		return done, f.Sync()
+	}
+	return done, nil
 }
 
 // Remove removes a file; that there is none is no error.
