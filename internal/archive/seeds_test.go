@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
 	"github.com/ociv2-sync/ociv2-sync/internal/testutil"
 	disk "github.com/ociv2-sync/ociv2-sync/internal/tree"
@@ -295,6 +297,7 @@ func TestPartial(t *testing.T) {
 	write(t, filepath.Join(dest, "d1/sub/gone"), nil)
 	must(t, os.RemoveAll(filepath.Join(dest, "d3")))
 	write(t, filepath.Join(dest, "d2/sub/f7"), []byte("old"))
+	must(t, unix.Setxattr(filepath.Join(dest, "d1/sub/f2"), "user.more", []byte("1"), 0))
 
 	// A store without some chunk is found out before anything changes.
 	ids := open(t, index).Index.Chunks
@@ -329,7 +332,7 @@ func TestPartial(t *testing.T) {
 	if !errors.As(err, &partial) {
 		t.Fatalf("a stream that ends early: %v", err)
 	}
-	want := []string{"d1/sub/f1", "d1/sub/gone", "d1/sub", "d2/sub/f7", "d2/sub", "d3"}
+	want := []string{"d1/sub/f1", "d1/sub/f2", "d1/sub/gone", "d1/sub", "d2/sub/f7", "d2/sub", "d3"}
 	if !slices.Equal(partial.Changed, want) {
 		t.Errorf("changed %q, want %q", partial.Changed, want)
 	}

@@ -9,10 +9,12 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ociv2-sync/ociv2-sync/catar"
+	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
 // PartialError says that Extract failed after it had changed something that was
@@ -58,13 +60,13 @@ func (x *extractor) change(path string) {
 
 // describe sets the metadata of an open directory that is complete.
 func (x *extractor) describe(l level, m Meta) error {
-	var before unix.Stat_t
+	var before *State
 	if !l.made {
-		before, _ = fstat(l.dir.fd) // at worst it counts as changed
+		before, _ = stateOf(l.dir.fd) // at worst it counts as changed
 	}
 	notes, err := l.dir.SetSelf(m)
 	if !l.made {
-		if after, e := fstat(l.dir.fd); e != nil || !sameMeta(&before, &after) {
+		if after, e := stateOf(l.dir.fd); e != nil || !before.sameMeta(after) {
 			name := x.below(len(x.open), "")
 			if name == "" {
 				name = "."
@@ -75,18 +77,19 @@ func (x *extractor) describe(l level, m Meta) error {
 	return x.noted(notes, err)
 }
 
-// sameMeta reports whether stat(2) says the same of two moments of a node.
-func sameMeta(a, b *unix.Stat_t) bool {
-	return a.Mode == b.Mode && a.Uid == b.Uid && a.Gid == b.Gid && a.Mtim == b.Mtim
+// sameMeta reports whether a node had the same metadata at two moments; false if one of
+// them is not known.
+func (s *State) sameMeta(o *State) bool {
+	return s != nil && o != nil && s.st.Mode == o.st.Mode && s.st.Uid == o.st.Uid && s.st.Gid == o.st.Gid && s.st.Mtim == o.st.Mtim &&
+		slices.EqualFunc(s.xattrs, o.xattrs, func(a, b toc.XAttr) bool { return a.Name == b.Name && bytes.Equal(a.Value, b.Value) })
 }
 
 // had is a file that the destination has under the name of one of the archive,
 // and that agrees with it in its first bytes.
 type had struct {
-	f    *os.File
-	stat unix.Stat_t
-	n    int64        // bytes that agree
-	sum  maphash.Hash // of these
+	f   *os.File
+	n   int64        // bytes that agree
+	sum maphash.Hash // of these
 }
 
 // candidate opens the file that the destination has in place of e, if it may be
@@ -108,9 +111,9 @@ func (x *extractor) candidate(l *level, e *catar.Entry) *had {
 		return nil
 	}
 	h := &had{f: f}
-	if h.stat, err = fstat(int(f.Fd())); err == nil {
+	if st, err = fstat(int(f.Fd())); err == nil {
 		var flags catar.Flags
-		if flags, err = x.devs.readFlags(int(f.Fd()), &h.stat, sealed); err == nil && flags == 0 {
+		if flags, err = x.devs.readFlags(int(f.Fd()), &st, sealed); err == nil && flags == 0 {
 			return h
 		}
 	}
@@ -142,11 +145,12 @@ func (x *extractor) inPlace(ctx context.Context, l *level, e *catar.Entry, h *ha
 	}
 	m := x.meta(e)
 	m.FileFlags &^= sealed
+	before, _ := stateOf(int(h.f.Fd())) // at worst it counts as changed
 	notes, err := SetFileMeta(h.f, m)
 	if err := x.noted(notes, err); err != nil {
 		return nil, err
 	}
-	if after, err := fstat(int(h.f.Fd())); err != nil || !sameMeta(&h.stat, &after) {
+	if after, err := stateOf(int(h.f.Fd())); err != nil || !before.sameMeta(after) {
 		x.touched(l, e.Name)
 	}
 	return nil, x.seal(l.dir, e)
@@ -175,8 +179,9 @@ func (x *extractor) stays(l *level, e *catar.Entry) (bool, error) {
 			return false, nil
 		}
 	}
+	was, _ := l.dir.State(e.Name) // at worst it counts as changed
 	notes, err := l.dir.SetMeta(e.Name, x.meta(e))
-	if after, err := l.dir.lstat(e.Name); err != nil || !sameMeta(&before, &after) {
+	if after, err := l.dir.State(e.Name); err != nil || !was.sameMeta(after) {
 		x.touched(l, e.Name)
 	}
 	return true, x.noted(notes, err)
