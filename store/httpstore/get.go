@@ -65,6 +65,9 @@ func (c *Client) get(ctx context.Context, retry *retryablehttp.Client, u *url.UR
 		had := len(o.body)
 		resp, err = retry.Do(req)
 		more = err != nil && len(o.body) > had
+		if more && resp != nil {
+			resp.Body.Close() // nothing more comes of it
+		}
 	}
 	if resp != nil {
 		defer drain(resp)
