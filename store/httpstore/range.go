@@ -49,6 +49,9 @@ func (r *rangeReader) open() error {
 	resp, err := r.retry.Do(req)
 	switch {
 	case err != nil:
+		if resp != nil {
+			resp.Body.Close() // its context ended when it had begun
+		}
 		if r.ctx.Err() != nil {
 			err = r.ctx.Err()
 		} else {
