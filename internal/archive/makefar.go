@@ -27,6 +27,12 @@ func makeFar(ctx context.Context, source string, at sshstore.Location, opts Make
 	case opts.Cache != "":
 		return nil, fmt.Errorf("archive: %w: a cache is for stores on this machine", ErrUsage)
 	}
+	// Whether that machine can be reached is to be known before all is read.
+	push, err := sshstore.OpenPush(ctx, at, to.Path, opts.SSH)
+	if err != nil {
+		return nil, err
+	}
+	defer push.Close()
 	dir, err := os.MkdirTemp(opts.TempDir, "ociv2-sync-make-")
 	if err != nil {
 		return nil, fmt.Errorf("archive: %w", err)
@@ -41,7 +47,7 @@ func makeFar(ctx context.Context, source string, at sshstore.Location, opts Make
 	if err != nil {
 		return nil, err
 	}
-	sent, err := sshstore.PushIndex(ctx, at, to.Path, made.Index.Index, st, opts.SSH)
+	sent, err := push.Index(ctx, made.Index.Index, st)
 	if err != nil {
 		return nil, err
 	}

@@ -22,20 +22,51 @@ type Pushed struct {
 	Bytes  int64 // packed
 }
 
-// PushIndex sends an index to a location, and from chunks those that the chunk
-// store in the directory dir over there lacks, which is made if it is not there.
-// The far side is casync or this program. When PushIndex returns without an error
-// the index is in place.
+// Push is an index, with chunks, on its way to a far machine.
+type Push struct {
+	s    *Store
+	dir  string
+	live *session // connected already; nil afterwards
+}
+
+// OpenPush connects to where an index is to go, whose chunks go into the chunk
+// store in the directory dir over there, which is made if it is not there. The far
+// side is casync or this program. What follows may take its time: a connection that
+// has broken meanwhile is made again. Call [Push.Close] when done with it.
+// Errors are as those of [Push.Index].
+func OpenPush(ctx context.Context, at Location, dir string, o Options) (*Push, error) {
+	s, err := New(at, o)
+	if err != nil {
+		return nil, err
+	}
+	p := &Push{s: s, dir: dir}
+	for {
+		err := p.connect(ctx)
+		if err == nil {
+			return p, nil
+		}
+		if err = p.again(ctx, err); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// Close ends the connection where nothing was sent.
+func (p *Push) Close() {
+	if p.live != nil {
+		_ = p.live.end(io.EOF) // nothing depends on it
+		p.live = nil
+	}
+}
+
+// Index sends the index, and from chunks those that the far side lacks, once. When
+// it returns without an error the index is in place.
 //
 // When the connection breaks it is made again, and what has been stored is not
 // sent again; [Options].Retries counts those that brought no chunk further. A
 // connection on which nothing moves for ten times the StallTimeout has broken.
 // Errors wrap [store.ErrNetwork] (after all retries), or are the far side's.
-func PushIndex(ctx context.Context, at Location, dir string, index io.WriterTo, chunks store.Store, o Options) (Pushed, error) {
-	s, err := New(at, o)
-	if err != nil {
-		return Pushed{}, err
-	}
+func (p *Push) Index(ctx context.Context, index io.WriterTo, chunks store.Store) (Pushed, error) {
 	var pushed Pushed
 	known := make(map[chunk.ID]struct{})
 	sent := func(id chunk.ID, size int) {
@@ -45,19 +76,41 @@ func PushIndex(ctx context.Context, at Location, dir string, index io.WriterTo, 
 		known[id] = struct{}{}
 		pushed.Chunks++
 		pushed.Bytes += int64(size)
-		s.failures.Store(0)
+		p.s.failures.Store(0)
 	}
 	for {
-		err = s.push(ctx, []string{"push", "-", "-", at.Path, dir},
-			casyncproto.PushChunks|casyncproto.PushIndex|casyncproto.PushIndexChunks, casyncproto.WritableStore|casyncproto.WritableIndex,
-			func(c *casyncproto.Conn) error { return c.PushIndex(ctx, index, chunks, sent) })
-		if err == nil || ctx.Err() != nil || !errors.Is(err, store.ErrNetwork) {
-			return pushed, s.failure(ctx, err)
+		var err error
+		if p.live == nil {
+			err = p.connect(ctx)
 		}
-		if err = s.wait(ctx, err); err != nil {
-			return pushed, s.failure(ctx, err)
+		if err == nil {
+			live := p.live
+			p.live = nil
+			err = live.push(ctx, func(c *casyncproto.Conn) error { return c.PushIndex(ctx, index, chunks, sent) })
+		}
+		if err == nil {
+			return pushed, nil
+		}
+		if err = p.again(ctx, err); err != nil {
+			return pushed, err
 		}
 	}
+}
+
+// connect begins the conversation.
+func (p *Push) connect(ctx context.Context) (err error) {
+	p.live, err = p.s.opts.dial(ctx, p.s.at, []string{"push", "-", "-", p.s.at.Path, p.dir},
+		casyncproto.PushChunks|casyncproto.PushIndex|casyncproto.PushIndexChunks, casyncproto.WritableStore|casyncproto.WritableIndex)
+	return err
+}
+
+// again waits until it is worth while to connect again after err, and returns the
+// error if it is not.
+func (p *Push) again(ctx context.Context, err error) error {
+	if ctx.Err() == nil && errors.Is(err, store.ErrNetwork) {
+		err = p.s.wait(ctx, err)
+	}
+	return p.s.failure(ctx, err)
 }
 
 // PushArchive sends the archive that fill writes to a location. It is not begun
@@ -67,16 +120,15 @@ func PushArchive(ctx context.Context, at Location, fill func(io.Writer) error, o
 	if err != nil {
 		return err
 	}
-	return s.failure(ctx, s.push(ctx, []string{"push", "-", at.Path, "-", "-"}, casyncproto.PushArchive, casyncproto.WritableArchive,
-		func(c *casyncproto.Conn) error { return c.PushArchive(fill) }))
+	live, err := s.opts.dial(ctx, at, []string{"push", "-", at.Path, "-", "-"}, casyncproto.PushArchive, casyncproto.WritableArchive)
+	if err == nil {
+		err = live.push(ctx, func(c *casyncproto.Conn) error { return c.PushArchive(fill) })
+	}
+	return s.failure(ctx, err)
 }
 
-// push runs a session in which talk pushes something.
-func (s *Store) push(ctx context.Context, args []string, wants, needs casyncproto.Flags, talk func(*casyncproto.Conn) error) error {
-	live, err := s.opts.dial(ctx, s.at, args, wants, needs)
-	if err != nil {
-		return err
-	}
+// push has talk push something, and ends the session.
+func (live *session) push(ctx context.Context, talk func(*casyncproto.Conn) error) error {
 	stop := context.AfterFunc(ctx, func() { live.fail(ctx.Err()) })
 	defer stop()
 	live.mu.Lock()
@@ -84,7 +136,7 @@ func (s *Store) push(ctx context.Context, args []string, wants, needs casyncprot
 	live.stall *= patience
 	live.watch.Reset(live.stall)
 	live.mu.Unlock()
-	err = talk(live.conn)
+	err := talk(live.conn)
 	live.mu.Lock()
 	live.streaming = false
 	live.watch.Stop()

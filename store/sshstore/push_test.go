@@ -25,7 +25,10 @@ import (
 
 // servePush is the far side of a push; args are those behind the verb.
 func servePush(host string, args []string) error {
-	if host == "refuses" { // as what knows no such verb
+	switch host {
+	case "255":
+		os.Exit(255)
+	case "refuses": // as what knows no such verb
 		fmt.Fprintln(os.Stderr, `unknown command "push"`)
 		os.Exit(1)
 	}
@@ -137,6 +140,15 @@ func checkPushed(t *testing.T, x *caibx.Index, at, dir string) {
 	}
 }
 
+func pushIndex(ctx context.Context, at sshstore.Location, dir string, x *caibx.Index, chunks store.Store, o sshstore.Options) (sshstore.Pushed, error) {
+	p, err := sshstore.OpenPush(ctx, at, dir, o)
+	if err != nil {
+		return sshstore.Pushed{}, err
+	}
+	defer p.Close()
+	return p.Index(ctx, x, chunks)
+}
+
 // A push sends what is not there, also to casync, and over a connection that
 // breaks more often than is borne where nothing comes further.
 func TestPushIndex(t *testing.T) {
@@ -151,7 +163,7 @@ func TestPushIndex(t *testing.T) {
 		}
 		at, castr := filepath.Join(dir, "x.caibx"), filepath.Join(dir, "x.castr")
 		for _, want := range []int{100, 0} {
-			pushed, err := sshstore.PushIndex(t.Context(), sshstore.Location{Host: host, Path: at}, castr, x, chunks, o)
+			pushed, err := pushIndex(t.Context(), sshstore.Location{Host: host, Path: at}, castr, x, chunks, o)
 			if err != nil || pushed.Chunks != want || (pushed.Bytes > int64(want)*10_000) != (want > 0) {
 				t.Errorf("%s: %+v, %v; %d chunks expected", host, pushed, err, want)
 			}
@@ -194,7 +206,7 @@ func TestPushFailures(t *testing.T) {
 		t.Fatal(err)
 	}
 	push := func(ctx context.Context, host string, o sshstore.Options) error {
-		_, err := sshstore.PushIndex(ctx, sshstore.Location{Host: host, Path: dir + "/x.caibx"}, dir+"/x.castr", x, chunks, o)
+		_, err := pushIndex(ctx, sshstore.Location{Host: host, Path: dir + "/x.caibx"}, dir+"/x.castr", x, chunks, o)
 		return err
 	}
 	for host, c := range map[string]struct {
@@ -225,13 +237,30 @@ func TestPushFailures(t *testing.T) {
 	if err := push(ctx, "stuck", options(t)); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 5*time.Second {
 		t.Errorf("%v after %v", err, time.Since(start))
 	}
+	// One that nothing is sent by leaves nothing behind; a connection that has ended
+	// by the time that something is to be sent is made again.
+	at := sshstore.Location{Host: "ours", Path: dir + "/z.caibx"}
+	p, err := sshstore.OpenPush(t.Context(), at, dir+"/z.castr", options(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Close()
+	if _, err := os.Stat(at.Path); err == nil {
+		t.Error("an index that was not sent is there")
+	}
+	if pushed, err := p.Index(t.Context(), x, chunks); err != nil || pushed.Chunks != 30 {
+		t.Errorf("%+v, %v", pushed, err)
+	}
+	if _, err := sshstore.OpenPush(t.Context(), sshstore.Location{Host: "255", Path: at.Path}, dir, options(t)); !errors.Is(err, store.ErrNetwork) {
+		t.Errorf("nobody there: %v", err)
+	}
 	// A chunk that is not here after all is no failure of the network.
 	empty, err := local.Open(t.TempDir(), local.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer empty.Close()
-	_, err = sshstore.PushIndex(t.Context(), sshstore.Location{Host: "ours", Path: dir + "/y.caibx"}, t.TempDir(), x, empty, options(t))
+	_, err = pushIndex(t.Context(), sshstore.Location{Host: "ours", Path: dir + "/y.caibx"}, t.TempDir(), x, empty, options(t))
 	if err == nil || errors.Is(err, store.ErrNetwork) {
 		t.Errorf("no chunks: %v", err)
 	}
