@@ -29,9 +29,9 @@ var edges = map[string][]string{
 
 	"store":           {"chunk", "internal/xz"},
 	"store/local":     {"chunk", "store", "internal/durable"},
-	"store/httpstore": {"chunk", "store"},
+	"store/httpstore": {"chunk", "store", "internal/flow"},
 	"store/sshstore":  {"chunk", "store", "internal/casyncproto"},
-	"store/sftpstore": {"store", "store/sshstore"},
+	"store/sftpstore": {"store", "store/sshstore", "internal/flow"},
 	"store/filestore": {"chunk", "store"},
 	"store/s3store":   {"store"},
 	"store/storetest": {"chunk", "store"},
@@ -42,6 +42,7 @@ var edges = map[string][]string{
 
 	"internal/deflate":   {},
 	"internal/durable":   {},
+	"internal/flow":      {},
 	"internal/digestset": {},
 	"internal/catalogue": {"seed", "internal/durable"},
 	"internal/tree":      {"chunk", "catar", "toc"},

@@ -28,13 +28,14 @@ import (
 	"github.com/hashicorp/go-retryablehttp"
 	"golang.org/x/time/rate"
 
+	"github.com/ociv2-sync/ociv2-sync/internal/flow"
 	"github.com/ociv2-sync/ociv2-sync/store"
 )
 
 // Options say how a client behaves. The zero value works.
 type Options struct {
 	// Jobs is the most requests made at once. How many are is as many as the
-	// link has use for: see window. 0 means 16.
+	// link has use for: see [flow.Window]. 0 means 16.
 	Jobs int
 	// Retries is how often a failed request is repeated without anything new
 	// having come. 0 means 5, negative means never.
@@ -88,7 +89,7 @@ type Client struct {
 	userAgent string
 
 	limiter *rate.Limiter
-	window  *window
+	window  *flow.Window
 
 	requests, bodyBytes atomic.Int64
 }
@@ -103,7 +104,7 @@ func NewClient(o Options) *Client {
 	}
 	c := &Client{total: max(o.TotalTimeout, 0), userAgent: cmp.Or(o.UserAgent, "ociv2-sync"), limiter: newLimiter(o.RateLimit)}
 	jobs := cmp.Or(max(o.Jobs, 0), 16)
-	c.window = newWindow(jobs)
+	c.window = flow.New(jobs)
 
 	// HTTP/2 where a server offers it with TLS: as many requests on one connection.
 	var protocols http.Protocols

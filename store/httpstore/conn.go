@@ -55,7 +55,7 @@ func (t *countingTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	sent := time.Now()
 	resp, err := t.next.RoundTrip(r)
 	if err == nil {
-		t.client.window.answered(time.Since(sent))
+		t.client.window.Answered(time.Since(sent))
 		resp.Body = &countingBody{ReadCloser: resp.Body, client: t.client, ctx: r.Context()}
 	}
 	return resp, err
@@ -75,7 +75,7 @@ type countingBody struct {
 func (b *countingBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p[:min(len(p), b.client.limiter.Burst())])
 	b.client.bodyBytes.Add(int64(n))
-	b.client.window.arrived(n)
+	b.client.window.Arrived(n)
 	if werr := b.client.limiter.WaitN(b.ctx, n); err == nil {
 		err = werr
 	}

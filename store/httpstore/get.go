@@ -44,7 +44,7 @@ func (c *Client) get(ctx context.Context, retry *retryablehttp.Client, u *url.UR
 	req.Header.Set("User-Agent", c.userAgent)
 	req.Header.Set("Accept-Encoding", "identity")
 
-	cost, err := c.window.enter(ctx, limit)
+	cost, err := c.window.Enter(ctx, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +56,8 @@ func (c *Client) get(ctx context.Context, retry *retryablehttp.Client, u *url.UR
 		req = req.WithContext(ctx)
 	}
 	o := object{req: req, limit: limit}
-	defer func() { c.window.leave(cost, limit, int64(len(o.body))) }()
+	brought := int64(-1)
+	defer func() { c.window.Leave(cost, limit, brought) }()
 	req.SetResponseHandler(o.take)
 	// An attempt that brought something counts as none: over a link that is cut
 	// again and again, what matters is that each time there is more.
@@ -71,6 +72,9 @@ func (c *Client) get(ctx context.Context, retry *retryablehttp.Client, u *url.UR
 	}
 	if resp != nil {
 		defer drain(resp)
+	}
+	if len(o.body) > 0 || err == nil {
+		brought = int64(len(o.body))
 	}
 	switch {
 	case caller.Err() != nil:

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/flow"
 )
 
 // A limit holds for all requests of a client together.
@@ -19,7 +21,7 @@ func TestRateLimit(t *testing.T) {
 		for range 4 {
 			wg.Go(func() {
 				body := io.NopCloser(bytes.NewReader(make([]byte, size/4)))
-				n, err := io.Copy(io.Discard, &countingBody{ReadCloser: body, client: &Client{limiter: l, window: newWindow(1)}, ctx: t.Context()})
+				n, err := io.Copy(io.Discard, &countingBody{ReadCloser: body, client: &Client{limiter: l, window: flow.New(1)}, ctx: t.Context()})
 				if err != nil || n != size/4 {
 					t.Errorf("read %d bytes, %v", n, err)
 				}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pkg/sftp"
 
+	"github.com/ociv2-sync/ociv2-sync/internal/flow"
 	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
 )
@@ -23,6 +24,8 @@ const (
 	// perFile is how many requests are in flight for one file.
 	perFile      = 128
 	maxRetryWait = time.Minute
+	// mostFiles is how many files are read at a time: callers bound them before.
+	mostFiles = 1024
 )
 
 // link is one run of ssh with an SFTP session in it.
@@ -167,7 +170,8 @@ func (l *link) end() string {
 type conn struct {
 	at   sshstore.Location
 	opts Options
-	ways []way // those to try; the one that worked is the only one afterwards
+	flow *flow.Window // what is read of whole files
+	ways []way        // those to try; the one that worked is the only one afterwards
 
 	turn     chan struct{} // holds something while a goroutine looks after live
 	live     *link

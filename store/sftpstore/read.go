@@ -8,9 +8,11 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/pkg/sftp"
 
+	"github.com/ociv2-sync/ociv2-sync/internal/flow"
 	"github.com/ociv2-sync/ociv2-sync/store"
 )
 
@@ -29,14 +31,30 @@ const (
 // of more than 32 KiB whose limit is more than 1 MiB. What has come when the
 // connection breaks is kept, if the file is still the same.
 func (d *Dir) ReadFile(ctx context.Context, name string, limit int64) ([]byte, error) {
-	w := &whole{limit: limit}
+	w := &whole{limit: limit, flow: d.conn.flow}
 	err := d.do(ctx, name, func(c *sftp.Client) error {
+		sent := time.Now()
 		f, err := c.Open(d.path(name))
+		d.conn.flow.Answered(time.Since(sent))
 		if err != nil {
 			return err
 		}
 		defer d.conn.release(f)
-		return w.read(f)
+		// Files are opened ahead of their turn: were all of those that are asked for at
+		// a time read at once, they would be opened at once as well, while the link has
+		// nothing to do.
+		cost, err := d.conn.flow.Enter(ctx, limit)
+		if err != nil {
+			return err
+		}
+		had := len(w.data)
+		err = w.read(f)
+		brought := int64(-1)
+		if err == nil {
+			brought = int64(len(w.data) - had)
+		}
+		d.conn.flow.Leave(cost, limit, brought)
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -50,6 +68,7 @@ func (d *Dir) ReadFile(ctx context.Context, name string, limit int64) ([]byte, e
 // whole reads a file, in several sessions if need be.
 type whole struct {
 	limit int64
+	flow  *flow.Window
 	data  []byte      // what has come, from the beginning on
 	info  os.FileInfo // of the file that this is of; nil: not known
 }
@@ -104,6 +123,7 @@ func (w *whole) fill(f *sftp.File, size int64) (end bool, err error) {
 	b := slices.Grow(w.data, int(size)-at)[:size]
 	n, err := f.ReadAt(b[at:], int64(at))
 	w.data = b[:at+n]
+	w.flow.Arrived(n)
 	if err == io.EOF { //nolint:errorlint // the bare value alone is the end
 		return true, nil
 	}

@@ -27,6 +27,7 @@ import (
 	"github.com/pkg/sftp"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ociv2-sync/ociv2-sync/internal/flow"
 	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
 )
@@ -65,7 +66,7 @@ func Open(rawURL string, o Options) (*Dir, error) {
 		ways = ways[1:]
 	}
 	return &Dir{
-		conn: &conn{at: at, opts: o, ways: ways, turn: make(chan struct{}, 1)},
+		conn: &conn{at: at, opts: o, flow: flow.New(mostFiles), ways: ways, turn: make(chan struct{}, 1)},
 		name: strings.TrimSuffix(rawURL, "/"), base: at.Path,
 	}, nil
 }

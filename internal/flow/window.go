@@ -1,4 +1,6 @@
-package httpstore
+// Package flow bounds what a client has in flight to what the link to its server has
+// use for.
+package flow
 
 import (
 	"context"
@@ -6,7 +8,7 @@ import (
 	"time"
 )
 
-// window bounds what is in flight to what the link has use for: twice the product of
+// Window bounds what is in flight to what the link has use for: twice the product of
 // its bandwidth and its delay, both measured. It counts bytes, as chunks differ in
 // size and their sizes are known beforehand: on a slow link few requests share it, so
 // that each ends soon and little is lost when it is cut; on a long one there are as
@@ -17,7 +19,9 @@ import (
 // wait in a queue on the way delay answers too, so a delay that has not been seen for
 // long is measured anew with so few bytes in flight that none wait: it may be that the
 // way has become longer.
-type window struct {
+//
+// It may be used by several goroutines at once.
+type Window struct {
 	mu      sync.Mutex
 	most    int // requests
 	waiting []*waiter
@@ -60,13 +64,14 @@ const (
 	probeAfter  = 20 * time.Second
 )
 
-func newWindow(most int) *window {
-	return &window{most: most, limit: firstWindow, share: 1}
+// New returns a window that lets at most so many requests through at a time.
+func New(most int) *Window {
+	return &Window{most: most, limit: firstWindow, share: 1}
 }
 
-// enter waits until a request that brings at most limit bytes may be made. What it
-// returns is for leave.
-func (w *window) enter(ctx context.Context, limit int64) (cost int64, err error) {
+// Enter waits until a request that brings at most limit bytes may be made. What it
+// returns is for Leave.
+func (w *Window) Enter(ctx context.Context, limit int64) (cost int64, err error) {
 	w.mu.Lock()
 	if w.flying == 0 { // idle before: the period ended with what came last
 		w.measure(w.last.Sub(w.since))
@@ -95,14 +100,14 @@ func (w *window) enter(ctx context.Context, limit int64) (cost int64, err error)
 }
 
 // dismiss takes a request out.
-func (w *window) dismiss(cost int64) {
+func (w *Window) dismiss(cost int64) {
 	w.flying--
 	w.load -= cost
 	w.release()
 }
 
 // release lets those through for whom there is room.
-func (w *window) release() {
+func (w *Window) release() {
 	for len(w.waiting) > 0 && w.flying < w.most {
 		next := w.waiting[0]
 		next.cost = max(int64(float64(next.limit)*w.share), 1)
@@ -116,19 +121,20 @@ func (w *window) release() {
 	}
 }
 
-// leave notes that a request has ended, which was allowed to bring limit bytes, and
-// brought n.
-func (w *window) leave(cost, limit, n int64) {
+// Leave notes that a request has ended, which was allowed to bring limit bytes, and
+// brought n: none where there was nothing to bring. n is negative if it failed, which
+// says nothing.
+func (w *Window) Leave(cost, limit, n int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if n > 0 && limit <= looseLimit {
+	if n >= 0 && limit <= looseLimit {
 		w.share += (min(float64(n)/float64(max(limit, 1)), 1) - w.share) / 4
 	}
 	w.dismiss(cost)
 }
 
-// answered notes how long the answer to a request took to begin.
-func (w *window) answered(took time.Duration) {
+// Answered notes how long the answer to a request took to begin.
+func (w *Window) Answered(took time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	took = max(took, 1)
@@ -145,8 +151,8 @@ func (w *window) answered(took time.Duration) {
 	w.least = min(w.least, took)
 }
 
-// arrived notes that bytes have.
-func (w *window) arrived(n int) {
+// Arrived notes that bytes have.
+func (w *Window) Arrived(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.last = time.Now()
@@ -162,7 +168,7 @@ func (w *window) arrived(n int) {
 }
 
 // measure ends a period.
-func (w *window) measure(took time.Duration) {
+func (w *Window) measure(took time.Duration) {
 	if w.bytes == 0 {
 		return
 	}
@@ -181,7 +187,7 @@ func (w *window) measure(took time.Duration) {
 }
 
 // bandwidth returns that of the link in bytes per second, 0 if it is not known.
-func (w *window) bandwidth() float64 {
+func (w *Window) bandwidth() float64 {
 	best := w.rates[0]
 	for _, r := range w.rates {
 		best = max(best, r)
@@ -190,7 +196,7 @@ func (w *window) bandwidth() float64 {
 }
 
 // adjust sets the limit by what is known.
-func (w *window) adjust(now time.Time) {
+func (w *Window) adjust(now time.Time) {
 	if !w.probing.IsZero() && now.After(w.probing) {
 		w.probing = time.Time{}
 		if w.least != never {

@@ -1,4 +1,4 @@
-package httpstore
+package flow
 
 import (
 	"context"
@@ -18,7 +18,7 @@ type link struct {
 }
 
 // transfer takes as long as an object of n bytes does, and tells w about it.
-func (l *link) transfer(w *window, n int64) {
+func (l *link) transfer(w *Window, n int64) {
 	sent := time.Now()
 	l.mu.Lock()
 	begin := sent.Add(l.delay)
@@ -29,18 +29,18 @@ func (l *link) transfer(w *window, n int64) {
 	l.free = begin.Add(time.Duration(float64(n) / rate * float64(time.Second)))
 	l.mu.Unlock()
 	time.Sleep(time.Until(begin))
-	w.answered(time.Since(sent))
+	w.Answered(time.Since(sent))
 	for n > 0 {
 		part := min(n, 8<<10)
 		time.Sleep(time.Duration(float64(part) / rate * float64(time.Second)))
-		w.arrived(int(part))
+		w.Arrived(int(part))
 		n -= part
 	}
 }
 
 // pull has objects of sizes transferred by many, and returns how busy that kept
 // the link and how many were in flight at the most in the second half.
-func pull(t *testing.T, w *window, l *link, objects int, size func(i int) (limit, n int64)) (busy float64, highest int) {
+func pull(t *testing.T, w *Window, l *link, objects int, size func(i int) (limit, n int64)) (busy float64, highest int) {
 	var mu sync.Mutex
 	flying, total := 0, int64(0)
 	todo := make(chan int)
@@ -50,7 +50,7 @@ func pull(t *testing.T, w *window, l *link, objects int, size func(i int) (limit
 		wg.Go(func() {
 			for i := range todo {
 				limit, n := size(i)
-				cost, err := w.enter(t.Context(), limit)
+				cost, err := w.Enter(t.Context(), limit)
 				if err != nil {
 					t.Error(err)
 				}
@@ -65,7 +65,7 @@ func pull(t *testing.T, w *window, l *link, objects int, size func(i int) (limit
 				mu.Lock()
 				flying--
 				mu.Unlock()
-				w.leave(cost, limit, n)
+				w.Leave(cost, limit, n)
 			}
 		})
 	}
@@ -104,7 +104,7 @@ func TestWindow(t *testing.T) {
 		for what, size := range sizes {
 			t.Run(name+", "+what, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					busy, highest := pull(t, newWindow(192), &link{rate: l.bits / 8, delay: l.delay}, l.objects, size)
+					busy, highest := pull(t, New(192), &link{rate: l.bits / 8, delay: l.delay}, l.objects, size)
 					t.Logf("%.1f %% busy, up to %d in flight", busy*100, highest)
 					if busy < 0.85 || highest < l.fewest || highest > l.mostFlying {
 						t.Errorf("the link is %.1f %% busy, with up to %d in flight", busy*100, highest)
@@ -115,11 +115,35 @@ func TestWindow(t *testing.T) {
 	}
 }
 
+// Where nothing is what comes, as from a mirror that has none of the chunks, many
+// requests take hardly longer than few.
+func TestWindowNothingThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, l := New(192), &link{rate: 2.5e6, delay: 600 * time.Millisecond}
+		begin := time.Now()
+		var wg sync.WaitGroup
+		for range 400 {
+			wg.Go(func() {
+				cost, err := w.Enter(t.Context(), 50_000)
+				if err != nil {
+					t.Error(err)
+				}
+				l.transfer(w, 150) // of an error page
+				w.Leave(cost, 50_000, 0)
+			})
+		}
+		wg.Wait()
+		if trips := float64(time.Since(begin)) / float64(l.delay); trips > 10 {
+			t.Errorf("%.1f round trips", trips)
+		}
+	})
+}
+
 // A way that becomes longer, shorter, wider or narrower is measured anew.
 func TestWindowChanges(t *testing.T) {
 	size := func(i int) (int64, int64) { n := int64(2000 + i*7919%50_000); return n, n }
 	synctest.Test(t, func(t *testing.T) {
-		w, l := newWindow(192), &link{}
+		w, l := New(192), &link{}
 		for _, to := range []struct {
 			rate  float64
 			delay time.Duration
@@ -144,28 +168,28 @@ func TestWindowChanges(t *testing.T) {
 
 // Whoever is cancelled while waiting leaves no hole.
 func TestWindowCancel(t *testing.T) {
-	w := newWindow(1)
-	if _, err := w.enter(t.Context(), 1); err != nil {
+	w := New(1)
+	if _, err := w.Enter(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	for range 10 {
 		wg.Go(func() {
-			if cost, err := w.enter(ctx, 1); err == nil {
-				w.leave(cost, 1, 0)
+			if cost, err := w.Enter(ctx, 1); err == nil {
+				w.Leave(cost, 1, -1)
 			} else if !errors.Is(err, context.Canceled) {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Go(cancel)
-	w.leave(1, 1, 0)
+	w.Leave(1, 1, -1)
 	wg.Wait()
-	if _, err := w.enter(t.Context(), 1); err != nil {
+	if _, err := w.Enter(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
-	w.leave(1, 1, 0)
+	w.Leave(1, 1, -1)
 	if w.flying != 0 || len(w.waiting) != 0 {
 		t.Errorf("%d in flight, %d waiting", w.flying, len(w.waiting))
 	}
