@@ -61,14 +61,19 @@ separated by colons; OCIV2_SYNC_HEADER one header a line.
   # on the device: see what it would cost, then pull
   ociv2-sync plan --seed /srv/app https://images.example/app:v1
   ociv2-sync pull --seed /srv/app https://images.example/app:v1`,
-		Version:       version(), // in cobra's own words: a template of ours would link text/template, 2 MB
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageError{fmt.Errorf("there is no command %q; see ociv2-sync --help", args[0])}
+		Version:                    version(), // in cobra's own words: a template of ours would link text/template, 2 MB
+		SilenceUsage:               true,
+		SilenceErrors:              true,
+		SuggestionsMinimumDistance: 2, // cobra's default, which it sets only where it suggests by itself
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
 			}
-			return nil
+			near := ""
+			if names := cmd.SuggestionsFor(args[0]); len(names) > 0 {
+				near = " (did you mean " + strings.Join(names, " or ") + "?)"
+			}
+			return usageError{fmt.Errorf("there is no command %q%s; see ociv2-sync --help", args[0], near)}
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return usageError{fmt.Errorf("no command given; see %s --help", cmd.CommandPath())}
