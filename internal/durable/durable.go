@@ -18,13 +18,16 @@
 package durable
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -188,4 +191,40 @@ func SyncFS(path string) (err error) {
 		return fmt.Errorf("durable: %w", &os.PathError{Op: "syncfs", Path: path, Err: err})
 	}
 	return nil
+}
+
+// syncPause is how long SyncWhile lets what is written gather: about as long as file
+// systems do themselves.
+const syncPause = 5 * time.Second
+
+// SyncWhile does work and syncs the file system that holds path now and then meanwhile,
+// so that a sync at the end, which waits for what is not on the disk yet, finds little.
+// It takes at most a fifth of the time for that, whatever else is written there. An
+// error of a sync cancels work: no later one tells of it again.
+func SyncWhile(ctx context.Context, path string, work func(context.Context) error) error {
+	done := make(chan struct{})
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		timer := time.NewTimer(syncPause)
+		defer timer.Stop()
+		for {
+			select {
+			case <-done:
+				return nil
+			case <-ctx.Done():
+				return nil // work says why
+			case <-timer.C:
+			}
+			start := time.Now()
+			if err := SyncFS(path); err != nil {
+				return err
+			}
+			timer.Reset(max(syncPause, 4*time.Since(start)))
+		}
+	})
+	g.Go(func() error {
+		defer close(done)
+		return work(ctx)
+	})
+	return g.Wait()
 }

@@ -1,12 +1,15 @@
 package durable_test
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/durable"
 )
@@ -128,4 +131,38 @@ func TestCheckFile(t *testing.T) {
 			t.Errorf("%s: error %v", path, err)
 		}
 	}
+}
+
+// The clock is that of the test, the file system a real one.
+func TestSyncWhile(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		failed := errors.New("failed")
+		for _, want := range []error{nil, failed} {
+			err := durable.SyncWhile(t.Context(), dir, func(ctx context.Context) error {
+				time.Sleep(time.Minute)
+				return errors.Join(ctx.Err(), want)
+			})
+			if !errors.Is(err, want) || errors.Is(err, context.Canceled) {
+				t.Errorf("%v, want %v", err, want)
+			}
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		err := durable.SyncWhile(ctx, dir, func(ctx context.Context) error {
+			cancel(failed)
+			<-ctx.Done()
+			return context.Cause(ctx)
+		})
+		if !errors.Is(err, failed) {
+			t.Errorf("%v, want %v", err, failed)
+		}
+		// Nobody would hear of it again.
+		err = durable.SyncWhile(t.Context(), filepath.Join(dir, "absent"), func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		if !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a sync that fails: %v", err)
+		}
+	})
 }

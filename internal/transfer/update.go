@@ -78,7 +78,15 @@ func (p *Prepared) carryOut(ctx context.Context, dir string, out *Pulled,
 	defer func() { err = errors.Join(err, dest.Close()) }()
 	opts.Jobs, opts.Logger, opts.Progress = p.opts.Jobs, p.opts.Logger, p.opts.Progress
 	opts.NoClone = p.opts.Link == LinkCopy
-	out.Stats, err = run(ctx, job, dest, opts)
+	work := func(ctx context.Context) (err error) {
+		out.Stats, err = run(ctx, job, dest, opts)
+		return err
+	}
+	if opts.ContentsOnly { // they go when the image is made of them, and need not be on the disk
+		err = work(ctx)
+	} else {
+		err = durable.SyncWhile(ctx, dir, work)
+	}
 	if err == nil && len(out.Stats.Unrestored) > 0 && !p.opts.Lenient {
 		err = &UnrestoredError{out.Stats.Unrestored}
 	}
