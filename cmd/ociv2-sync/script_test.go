@@ -27,6 +27,7 @@ import (
 //	s3 BUCKET...                  run an S3 service with these buckets, which s3:// is
 //	sshd [COMMAND]                run sshd, which any host name leads to: for every
 //	                              command, or for the one given in place of any
+//	desync                        build desync's tool, which $DESYNC is then
 //
 // $TREE is a small tree that has everything a file system can hold, $BEYOND one
 // that casync cannot make an archive of, $RELEASE1 and $RELEASE2 are two
@@ -67,6 +68,9 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":    exits,
 			"sametree": sameTree,
+			"desync": func(ts *testscript.TestScript, _ bool, _ []string) {
+				ts.Setenv("DESYNC", testutil.Desync(t))
+			},
 			"serving": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Setenv("URL", testutil.StartNginx(t, ts.MkAbs(args[0])).URL)
 			},

@@ -1,33 +1,20 @@
 package archive_test
 
 import (
-	"bytes"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/folbricht/desync"
 	"golang.org/x/sys/unix"
 
 	"github.com/ociv2-sync/ociv2-sync/catar"
-	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
 	"github.com/ociv2-sync/ociv2-sync/internal/testutil"
 )
-
-// unseen is a progress bar that nobody sees.
-type unseen struct{ io.Writer }
-
-func (unseen) SetTotal(int)   {}
-func (unseen) Start()         {}
-func (unseen) Finish()        {}
-func (unseen) Increment() int { return 0 }
-func (unseen) Add(int) int    { return 0 }
-func (unseen) Set(int)        {}
 
 // desyncKnows takes from a tree what desync cannot exchange: FIFOs and sockets
 // become directories with it, it refuses a backslash in a name, and xattrs whose
@@ -59,32 +46,23 @@ func desyncDrops(t *testing.T, source string) func(string) testutil.Aspect {
 	}
 }
 
-// desyncs is what desync makes of a tree: an archive, and its index with a store.
-func desyncs(t *testing.T, source, dir string) {
-	t.Helper()
-	var b bytes.Buffer
-	must(t, desync.Tar(t.Context(), &b, desync.NewLocalFS(source, desync.LocalFSOptions{})))
-	file := write(t, filepath.Join(dir, "x.catar"), b.Bytes())
-	p := chunk.DefaultParams()
-	x, _, err := desync.IndexFromFile(t.Context(), file, 2, p.Min, p.Avg, p.Max, unseen{})
-	must(t, err)
-	x.Index.FeatureFlags |= desync.TarFeatureFlags
-	castr := filepath.Join(dir, "default.castr")
-	must(t, os.Mkdir(castr, 0o755))
-	s, err := desync.NewLocalStore(castr, desync.StoreOptions{})
-	must(t, err)
-	must(t, desync.ChopFile(t.Context(), file, x.Chunks, s, 2, unseen{}))
-	var index bytes.Buffer
-	_, err = x.WriteTo(&index)
-	must(t, err)
-	write(t, filepath.Join(dir, "x.caidx"), index.Bytes())
-}
-
-// TestDesyncTrees exchanges archives and indexes of trees with desync, in both
-// directions and with both digests, and compares what is extracted attribute by
-// attribute.
+// TestDesyncTrees exchanges archives and indexes of trees with desync's tool, in
+// both directions and with both digests, and compares what is extracted attribute
+// by attribute.
 func TestDesyncTrees(t *testing.T) {
 	testutil.NeedRoot(t)
+	tool := testutil.Desync(t)
+	desync := func(t *testing.T, args ...string) {
+		t.Helper()
+		if out, err := exec.CommandContext(t.Context(), tool, args...).CombinedOutput(); err != nil {
+			t.Fatalf("desync %v: %v\n%s", args, err, out)
+		}
+	}
+	// What desync's archives say that they have.
+	features, err := catar.ParseNames([]string{
+		"32bit-uids", "nsec-time", "permissions", "symlinks", "device-nodes", "fifos", "sockets", "xattrs",
+	}, nil)
+	must(t, err)
 	for _, tree := range []string{"sizes", "names", "sparse", "deep", "plain"} {
 		source := matrixTree(t, tree)
 		desyncKnows(t, source)
@@ -93,42 +71,32 @@ func TestDesyncTrees(t *testing.T) {
 				continue // it says no more
 			}
 			t.Run(tree+" "+digest, func(t *testing.T) {
-				flags := catar.Flags(desync.TarFeatureFlags) &^ catar.SHA512_256
-				old := desync.Digest
-				defer func() { desync.Digest = old }()
-				desync.Digest = desync.SHA256{}
+				flags := features
 				if digest == "sha512-256" {
-					desync.Digest = desync.SHA512256{}
 					flags |= catar.SHA512_256
 				}
-
 				// Ours for desync.
-				ours := t.TempDir()
+				dir := t.TempDir()
+				at := func(name string) string { return filepath.Join(dir, name) }
 				for _, name := range []string{"x.catar", "x.caidx"} {
-					makeOf(t, source, filepath.Join(ours, name), func(o *archive.MakeOptions) { o.Flags = flags })
+					makeOf(t, source, at(name), func(o *archive.MakeOptions) { o.Flags = flags })
 				}
-				out := filepath.Join(ours, "catar")
-				must(t, os.Mkdir(out, 0o755))
-				must(t, desync.UnTar(t.Context(), bytes.NewReader(read(t, filepath.Join(ours, "x.catar"))), desync.NewLocalFS(out, desync.LocalFSOptions{})))
-				testutil.CompareTrees(t, source, out, desyncDrops(t, source))
-				x, err := desync.IndexFromReader(bytes.NewReader(read(t, filepath.Join(ours, "x.caidx"))))
-				must(t, err)
-				s, err := desync.NewLocalStore(filepath.Join(ours, "default.castr"), desync.StoreOptions{})
-				must(t, err)
-				out = filepath.Join(ours, "caidx")
-				must(t, os.Mkdir(out, 0o755))
-				must(t, desync.UnTarIndex(t.Context(), desync.NewLocalFS(out, desync.LocalFSOptions{}), x, s, 2, unseen{}))
-				testutil.CompareTrees(t, source, out, desyncDrops(t, source))
+				desync(t, "untar", "--digest="+digest, at("x.catar"), at("catar"))
+				testutil.CompareTrees(t, source, at("catar"), desyncDrops(t, source))
+				desync(t, "untar", "--digest="+digest, "-i", "-s", at("default.castr"), at("x.caidx"), at("caidx"))
+				testutil.CompareTrees(t, source, at("caidx"), desyncDrops(t, source))
 
 				// desync's for us.
 				if digest == "sha256" {
-					return // its archives always say SHA-512/256
+					return // its indexes of trees always say SHA-512/256: casync refuses them, too
 				}
-				theirs := t.TempDir()
-				desyncs(t, source, theirs)
+				must(t, os.Mkdir(at("theirs"), 0o755))
+				must(t, os.Mkdir(at("theirs/default.castr"), 0o755))
+				desync(t, "tar", at("theirs/x.catar"), source)
+				desync(t, "tar", "-i", "-s", at("theirs/default.castr"), at("theirs/x.caidx"), source)
 				for _, name := range []string{"x.catar", "x.caidx"} {
-					out := filepath.Join(theirs, "of "+name)
-					extract(t, filepath.Join(theirs, name), out)
+					out := at("of " + name)
+					extract(t, at("theirs/"+name), out)
 					testutil.CompareTrees(t, source, out, testutil.Without(testutil.HardLinks|testutil.XAttrs))
 				}
 			})
