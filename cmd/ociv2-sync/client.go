@@ -112,8 +112,8 @@ func (a *app) logins() (map[string]httpstore.Login, error) {
 		path = filepath.Join(home, ".netrc")
 	}
 	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) && a.web.netrc == "" {
-		return nil, nil
+	if a.web.netrc == "" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) {
+		return nil, nil // there is none, or it is another user's whose HOME this is
 	}
 	if err != nil {
 		return nil, err

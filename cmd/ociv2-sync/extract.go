@@ -40,8 +40,10 @@ all below it, is extracted into PATH, under its name; of an index only the chunk
 that it needs are fetched. A directory that is not there appears
 when it is complete; one that is there is changed in place, and what the archive
 does not have is deleted from it unless --delete=no. Files in it that are what
-they should be stay as they are. If that fails half-way, each path that was changed
-is named.
+they should be stay as they are. Before the first change the whole archive is looked
+over, and all chunks are; those of a store on another machine are fetched, once, into
+a temporary file ($TMPDIR). Only a stream, from a pipe or a server, is checked as it
+comes. If it fails half-way all the same, each path that was changed is named.
 
 Of an index, the chunks are not fetched that PATH has, if it is there, or that a
 --seed has: a directory, an archive or any other file, a device, or an index with

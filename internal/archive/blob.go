@@ -15,6 +15,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/assemble"
 	"github.com/ociv2-sync/ociv2-sync/internal/durable"
 	"github.com/ociv2-sync/ociv2-sync/internal/ingest"
+	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 )
 
 // BlobOptions say how a blob is written.
@@ -47,7 +48,7 @@ type Extracted struct {
 // not there appears when it is complete. A file or block device that is there
 // is changed in place: chunks that are in their place stay, others that it has
 // are moved, and it gets the blob's length. An error in the middle of that
-// leaves some chunks of the old and some of the new.
+// leaves some chunks of the old and some of the new, and is a *[tree.PartialError].
 func ExtractBlob(ctx context.Context, in *Input, dest string, opts BlobOptions) (_ *Extracted, err error) {
 	w := &blobWriter{ctx: ctx, in: in, x: in.Index, opts: opts, places: make(map[chunk.ID][]int)}
 	for i, c := range w.x.Chunks {
@@ -63,9 +64,14 @@ func ExtractBlob(ctx context.Context, in *Input, dest string, opts BlobOptions) 
 	case err == nil:
 		w.out = f
 		defer func() { err = errors.Join(err, f.Close()) }()
-		err = w.inPlace()
+		if err = w.inPlace(); err != nil && w.changed {
+			err = &tree.PartialError{Changed: []string{dest}, Err: err}
+		}
 	case errors.Is(err, fs.ErrNotExist) && opts.DryRun:
-		err = w.fill()
+		var from []blobSeed
+		if from, err = w.open(&caibx.Index{}); err == nil {
+			err = w.fill(from)
+		}
 	case errors.Is(err, fs.ErrNotExist):
 		err = w.anew(dest)
 	default:
@@ -82,16 +88,17 @@ type blobWriter struct {
 	opts   BlobOptions
 	places map[chunk.ID][]int // still to be written
 
-	out   *os.File
-	fresh bool // out has only zeros
-	seeds []*os.File
-	links []link
-	done  Extracted
+	out     *os.File
+	fresh   bool // out has only zeros
+	changed bool // out is not what it was
+	files   []*os.File
+	links   []link
+	done    Extracted
 }
 
 func (w *blobWriter) close() error {
 	var err error
-	for _, f := range w.seeds {
+	for _, f := range w.files {
 		err = errors.Join(err, f.Close())
 	}
 	return err
@@ -99,13 +106,17 @@ func (w *blobWriter) close() error {
 
 // anew writes a file that appears when it is complete.
 func (w *blobWriter) anew(dest string) error {
+	from, err := w.open(&caibx.Index{})
+	if err != nil {
+		return err
+	}
 	t, err := durable.Create(dest, 0o644)
 	if err != nil {
 		return fmt.Errorf("archive: %w", err)
 	}
 	defer t.Close()
 	w.out, w.fresh = t.File, true
-	if err := w.fill(); err != nil {
+	if err := w.fill(from); err != nil {
 		return err
 	}
 	if err := w.out.Truncate(int64(w.x.Size())); err != nil {
@@ -134,12 +145,20 @@ func (w *blobWriter) inPlace() error {
 	if device && uint64(room) < w.x.Size() {
 		return fmt.Errorf("archive: %s has %d bytes, the blob %d: %w", w.out.Name(), room, w.x.Size(), unix.ENOSPC)
 	}
+	had := &caibx.Index{}
 	if w.opts.SeedOutput {
-		if err := w.reuse(); err != nil {
+		if had, err = w.scan(w.out); err != nil {
 			return err
 		}
 	}
-	if err := w.fill(); err != nil || w.opts.DryRun {
+	from, err := w.open(had)
+	if err != nil {
+		return err
+	}
+	if err := w.reuse(had); err != nil {
+		return err
+	}
+	if err := w.fill(from); err != nil || w.opts.DryRun {
 		return err
 	}
 	if !device {
@@ -166,13 +185,9 @@ func (w *blobWriter) scan(f *os.File) (*caibx.Index, error) {
 	return r.Index, nil
 }
 
-// reuse leaves what is in its place, and keeps a copy of what the output has
+// reuse leaves what is in its place, and keeps a copy of what the output had
 // elsewhere, since that may be written over before it is needed.
-func (w *blobWriter) reuse() error {
-	had, err := w.scan(w.out)
-	if err != nil {
-		return err
-	}
+func (w *blobWriter) reuse(had *caibx.Index) error {
 	at := make(map[uint64]chunk.ID)
 	for i, c := range had.Chunks {
 		off, _ := had.Span(i)
@@ -195,7 +210,7 @@ func (w *blobWriter) reuse() error {
 	if err != nil {
 		return err
 	}
-	w.seeds = append(w.seeds, spool)
+	w.files = append(w.files, spool)
 	var moved caibx.Index
 	for i, c := range had.Chunks {
 		if _, wanted := w.places[c.ID]; !wanted {
@@ -207,16 +222,13 @@ func (w *blobWriter) reuse() error {
 		}
 		moved.Chunks = append(moved.Chunks, caibx.Chunk{End: moved.Size() + size, ID: c.ID})
 	}
-	return w.take(spool, &moved, false)
+	return w.take(blobSeed{spool, &moved}, false)
 }
 
 // fill writes all that is still to be written.
-func (w *blobWriter) fill() error {
-	for _, name := range w.opts.Seeds {
-		if len(w.places) == 0 {
-			break
-		}
-		if err := w.seed(name); err != nil {
+func (w *blobWriter) fill(from []blobSeed) error {
+	for _, s := range from {
+		if err := w.take(s, w.opts.Reflink); err != nil {
 			return err
 		}
 	}
@@ -250,6 +262,7 @@ func (w *blobWriter) put(id chunk.ID, data []byte) error {
 		return nil
 	}
 	zero := chunk.IsZero(data)
+	w.changed = true
 	for _, i := range w.places[id] {
 		off, size := w.x.Span(i)
 		if zero && w.opts.PunchHoles && w.hole(int64(off), int64(size)) {
@@ -299,68 +312,4 @@ func (w *blobWriter) hole(off, size int64) bool {
 	const how = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
 	end, err := w.out.Seek(0, io.SeekEnd)
 	return err == nil && off+size <= end && unix.Fallocate(int(w.out.Fd()), how, off, size) == nil
-}
-
-// seed takes chunks from a file.
-func (w *blobWriter) seed(name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return fmt.Errorf("archive: seed: %w", err)
-	}
-	w.seeds = append(w.seeds, f)
-	if fi, err := f.Stat(); err != nil || fi.IsDir() {
-		return errors.Join(err, fmt.Errorf("archive: %w: the seed %s of a blob is a directory", ErrUsage, name))
-	}
-	x, err := readIndexFile(name + ".caibx")
-	if err != nil || x.Algorithm() != w.x.Algorithm() {
-		// There is none, or it is of no use.
-		if x, err = w.scan(f); err != nil {
-			return err
-		}
-	}
-	return w.take(f, x, w.opts.Reflink)
-}
-
-// take writes the chunks that a file has according to an index, which need not
-// be true: every one is verified.
-func (w *blobWriter) take(f *os.File, x *caibx.Index, share bool) error {
-	alg := w.x.Algorithm()
-	var buf []byte
-	for i, c := range x.Chunks {
-		places := w.places[c.ID]
-		if len(places) == 0 {
-			continue
-		}
-		if err := w.ctx.Err(); err != nil {
-			return err
-		}
-		off, size := x.Span(i)
-		if _, want := w.x.Span(places[0]); want != size {
-			continue
-		}
-		if uint64(cap(buf)) < size {
-			buf = make([]byte, size)
-		}
-		buf = buf[:size]
-		if n, err := f.ReadAt(buf, int64(off)); n < len(buf) {
-			if errors.Is(err, io.EOF) {
-				continue
-			}
-			return fmt.Errorf("archive: %w", err)
-		}
-		if alg.Sum(buf) != c.ID {
-			continue // it has changed since
-		}
-		if share {
-			for _, p := range places {
-				to, _ := w.x.Span(p)
-				w.links = append(w.links, link{f, int64(off), int64(to), int64(size)})
-			}
-		}
-		w.done.Seeded += len(places)
-		if err := w.put(c.ID, buf); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/ociv2-sync/ociv2-sync/catar"
 	"github.com/ociv2-sync/ociv2-sync/internal/durable"
@@ -53,8 +54,9 @@ type Restored struct {
 // Extract makes the directory at dest from an archive. A directory
 // that is not there appears when it is complete; one that is there is changed
 // in place, as casync does, except that files that are what they should be stay;
-// what is wrong with the archive is then found before the first change if it can
-// be read without fetching it, and an error after that is a *[tree.PartialError].
+// what is wrong with the archive is then found before the first change, unless it
+// is a stream: what an index of another machine's store needs is fetched into a temporary
+// file first. An error after that is a *[tree.PartialError].
 // The node that Enter chose becomes a node of its name in the directory, of which
 // nothing else is changed.
 func Extract(ctx context.Context, in *Input, dest string, opts ExtractOptions) (_ *Restored, err error) {
@@ -68,6 +70,11 @@ func Extract(ctx context.Context, in *Input, dest string, opts ExtractOptions) (
 	}
 	done := &Restored{}
 	if in.Index != nil {
+		if there && !opts.DryRun && !in.near {
+			if err := in.keep(); err != nil {
+				return nil, err
+			}
+		}
 		from := opts.Seeds
 		if there && opts.SeedOutput {
 			from = append(slices.Clip(from), dest)
@@ -85,6 +92,9 @@ func Extract(ctx context.Context, in *Input, dest string, opts ExtractOptions) (
 			}
 		}
 	}
+	if opts.DryRun && in.Index != nil && !in.near {
+		return done, nil // all there is to check would have to be fetched
+	}
 	if opts.DryRun {
 		return done, in.precheck(ctx)
 	}
@@ -101,6 +111,11 @@ func Extract(ctx context.Context, in *Input, dest string, opts ExtractOptions) (
 				return err
 			}
 			done.Notes, err = tree.Extract(ctx, in.reader(r), dir, opts.Tree)
+			for i := range done.Notes { // by the name that it will have
+				if rel, ok := strings.CutPrefix(done.Notes[i].Path, path); ok {
+					done.Notes[i].Path = dest + rel
+				}
+			}
 			return errors.Join(in.fault(err), dir.Close())
 		})
 	}

@@ -18,7 +18,6 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 	"github.com/ociv2-sync/ociv2-sync/store"
-	"github.com/ociv2-sync/ociv2-sync/store/local"
 	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
 )
 
@@ -214,13 +213,14 @@ func (in *Input) openIndex(ctx context.Context, name string, opts OpenOptions) e
 	if len(names) == 0 {
 		names = []string{DefaultStore(name)}
 	}
-	st, closer, err := stores.Open(slices.Concat(names, opts.ExtraStores), opts.Clients)
+	names = slices.Concat(names, opts.ExtraStores)
+	st, closer, err := stores.Open(names, opts.Clients)
 	if err != nil {
 		return err
 	}
 	in.Index, in.Algorithm, in.close = x, x.Algorithm(), closer.Close
 	in.size, in.store = x.Size(), st
-	_, in.near = store.As[*local.Store](st)
+	in.near = !slices.ContainsFunc(names, stores.Remote)
 	in.at = func(ctx context.Context) io.ReaderAt { return assemble.NewReaderAt(ctx, x, in.store) }
 	in.part = func(ctx context.Context, w io.Writer, from, to uint64) error {
 		return assemble.CopyRange(ctx, w, x, in.store, opts.Jobs, in.near, from, to)

@@ -60,26 +60,31 @@ func (r *Restored) count(in *Input, s *seeds) {
 // lacking checks that what the seeds do not have is in the store, if that answers
 // at once.
 func (in *Input) lacking(ctx context.Context, s *seeds) error {
-	c, ok := store.As[store.Checker](s.behind)
-	if !in.near || !ok {
-		return nil
-	}
 	var ids []chunk.ID
 	for i := range in.parts() {
 		if _, ok := s.has(in.Index.Chunks[i].ID); !ok {
 			ids = append(ids, in.Index.Chunks[i].ID)
 		}
 	}
+	return in.missing(ctx, s.behind, ids)
+}
+
+// missing is an error if a store that answers at once lacks some of these chunks.
+func (in *Input) missing(ctx context.Context, st store.Store, ids []chunk.ID) error {
+	c, ok := store.As[store.Checker](st)
+	if !in.near || !ok {
+		return nil
+	}
 	missing, err := c.Missing(ctx, ids)
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	return fmt.Errorf("archive: %s: %d chunks are missing: %w", in.name, len(missing), store.NotFound(s.behind.String(), missing[0]))
+	return fmt.Errorf("archive: %s: %d chunks are missing: %w", in.name, len(missing), store.NotFound(st.String(), missing[0]))
 }
 
-// precheck reads an archive to its end, unless it would have to be fetched twice.
+// precheck reads an archive to its end, unless it can be read but once.
 func (in *Input) precheck(ctx context.Context) error {
-	if in.at == nil || in.Index != nil && !in.near {
+	if in.at == nil {
 		return nil
 	}
 	return walk(ctx, in, func(string, *catar.Entry, *catar.Reader) error { return nil })

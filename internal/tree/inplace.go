@@ -17,12 +17,13 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
-// PartialError says that Extract failed after it had changed something that was
-// there before.
+// PartialError says that an extraction failed after it had changed something that
+// was there before.
 type PartialError struct {
 	// Changed are the paths, below the destination, of what was made, replaced,
 	// removed or given other metadata, in that order. Of a new directory
-	// its own path stands for all in it; "." is the destination.
+	// its own path stands for all in it; "." is the destination. Of a blob it is
+	// the path of the output itself.
 	Changed []string
 	Err     error
 }
