@@ -85,7 +85,8 @@ func (a *applier) end(g *groupReader) error {
 
 type applier struct {
 	job  Job
-	file deflate.FileWriter // of one record after the other
+	gzip deflate.FileWriter // of one record after the other
+	zip  deflate.ZipWriter
 	player
 }
 

@@ -1,6 +1,7 @@
 package delta
 
 import (
+	"archive/zip"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -207,8 +208,8 @@ func TestFromNothing(t *testing.T) {
 	}
 }
 
-// zip compresses as the encoder does, with a name in the header.
-func zip(e deflate.Encoder, data string) string {
+// gzipped compresses as the encoder does, with a name in the header.
+func gzipped(e deflate.Encoder, data string) string {
 	header := "\x1f\x8b\x08\x08\x00\x00\x00\x00\x02\x03name\x00"
 	var b bytes.Buffer
 	var f deflate.FileWriter
@@ -239,8 +240,8 @@ func TestGzip(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	old := []file{{"a.gz", zip(list[0], text.String())}, {"b.gz", text.String()}, {"c.gz", zip(list[0], text.String()+"x")}}
-	files := []file{{"a.gz", zip(list[1], changed)}, {"b.gz", zip(list[3], text.String()+"more")}, {"c.gz", foreign.String()}}
+	old := []file{{"a.gz", gzipped(list[0], text.String())}, {"b.gz", text.String()}, {"c.gz", gzipped(list[0], text.String()+"x")}}
+	files := []file{{"a.gz", gzipped(list[1], changed)}, {"b.gz", gzipped(list[3], text.String()+"more")}, {"c.gz", foreign.String()}}
 	from, to := newTree(t, old...), newTree(t, files...)
 	b, made := makeDelta(t, from, to, MakeOptions{})
 	if limit := int64(foreign.Len() + 3000); made.Size > limit {
@@ -255,6 +256,107 @@ func TestGzip(t *testing.T) {
 	d.have[Prefix(sum[:])] = noise(3, len(old[0].content))
 	if err := d.apply(t.Context(), b, from.Canonical); err != nil || len(d.got) != 2 || !errors.Is(d.errs[0], ErrBase) {
 		t.Errorf("with a base that is no gzip file: %v, %v, %d contents", err, d.errs, len(d.got))
+	}
+}
+
+// jar is a zip file of some text; by Go, with the lengths behind the data.
+func jar(t testing.TB, members ...string) string {
+	t.Helper()
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	for i, m := range members {
+		w, err := z.Create(fmt.Sprintf("class%d", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// Zip files are compared by what is in their members, and made again bit for bit.
+func TestZip(t *testing.T) {
+	if !deflate.Encoder(0x45).Valid() {
+		t.Skip("this Go compresses otherwise than deltas know")
+	}
+	var text [3]string
+	for i := range text {
+		r := rand.New(rand.NewPCG(uint64(i), 1))
+		var b strings.Builder
+		for range 10000 {
+			fmt.Fprintf(&b, "%d ", r.IntN(5000))
+		}
+		text[i] = b.String()
+	}
+	old := []file{{"a-1.0.jar", jar(t, text[0], text[1], text[2])}, {"b.jar", jar(t, text[0], "")}}
+	files := []file{{"a-1.1.jar", jar(t, "new", edit(1, text[0]), text[1], edit(2, text[2]))}, {"b.jar", jar(t, edit(3, text[0]), "")}, {"plain", "PK\x05\x06 or so"}}
+	from, to := newTree(t, old...), newTree(t, files...)
+	b, made := makeDelta(t, from, to, MakeOptions{})
+	if made.Based != 2 || made.Size > 4000 {
+		t.Errorf("made %+v", *made)
+	}
+	d := newDevice(old...)
+	if err := d.apply(t.Context(), b, from.Canonical); err != nil || len(d.errs) > 0 || len(d.got) != 3 {
+		t.Fatal(err, d.errs, len(d.got))
+	}
+	sum := sha256.Sum256([]byte(old[1].content))
+	for what, content := range map[string]string{
+		"no zip file":        noise(3, len(old[1].content)),
+		"other members":      jar(t, edit(4, text[0]), ""),
+		"cut":                old[1].content[:1000],
+		"a shorter zip file": jar(t, "short"),
+	} {
+		d = newDevice(old...)
+		d.have[Prefix(sum[:])] = content
+		err := d.apply(t.Context(), b, from.Canonical)
+		if err != nil || len(d.got) != 2 || len(d.errs) != 1 || !errors.Is(d.errs[0], ErrBase) && !errors.Is(d.errs[0], ErrContent) {
+			t.Errorf("%s as the base: %v, %v, %d contents", what, err, d.errs, len(d.got))
+		}
+	}
+}
+
+// A record with a method, a filter or an encoder of a later version is passed over,
+// and those behind it are made.
+func TestUnknownMethods(t *testing.T) {
+	old, files := sample()
+	from, to := newTree(t, old...), newTree(t, files...)
+	b, _ := makeDelta(t, from, to, MakeOptions{Quality: 5})
+	good, err := ReadHead(bytes.NewReader(b), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := contents(to.TOC.Nodes)
+	for what, change := range map[string]func(*Record, *Base){
+		"method":  func(r *Record, _ *Base) { r.method, r.params = methodZip+1, []byte("anything") },
+		"encoder": func(r *Record, _ *Base) { r.method, r.params = methodGzip, []byte{0x7f} },
+		"zip":     func(r *Record, _ *Base) { r.method, r.params = methodZip, []byte{0x26, 0} },
+		"nothing": func(r *Record, _ *Base) { r.method, r.params = methodZip, nil },
+		"filter":  func(_ *Record, b *Base) { b.filter = filters },
+	} {
+		h := *good
+		h.Records, h.Bases = slices.Clone(good.Records), slices.Clone(good.Bases)
+		r := &h.Records[0] // its base is that of no other record
+		size := table[r.Target].Size
+		change(r, &h.Bases[r.Bases[0]])
+		if r.method != methodPlain {
+			r.size = size
+		}
+		head, err := h.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := newDevice(old...)
+		if err := d.apply(t.Context(), append(head, b[good.Size:]...), from.Canonical); err != nil || len(d.errs) > 0 || len(d.got) != 3 {
+			t.Errorf("%s: %v, %v, %d contents", what, err, d.errs, len(d.got))
+		}
+		if h.Usable(0) || !h.Usable(1) {
+			t.Errorf("%s: record 0 is usable: %v, record 1: %v", what, h.Usable(0), h.Usable(1))
+		}
 	}
 }
 
@@ -388,8 +490,11 @@ func replay(t rapid.TB, old, b []byte, memory int64) []byte {
 
 func FuzzApply(f *testing.F) {
 	from := newTree(f, file{"f", "hello world\n"}, file{"g", noise(1, 300)})
-	to := newTree(f, file{"f", "hello, world\n"}, file{"z.gz", zip(deflate.Encoder(0x19), "hello")}, file{"g", edit(1, noise(1, 300))}, file{"h", "new"})
+	to := newTree(f, file{"f", "hello, world\n"}, file{"z.gz", gzipped(deflate.Encoder(0x19), "hello")}, file{"g", edit(1, noise(1, 300))}, file{"h", "new"})
 	b, _ := makeDelta(f, from, to, MakeOptions{})
+	f.Add(b)
+	jars := newTree(f, file{"a.jar", jar(f, "hello", strings.Repeat("world", 20))})
+	b, _ = makeDelta(f, from, jars, MakeOptions{})
 	f.Add(b)
 	full, _ := makeDelta(f, nil, to, MakeOptions{})
 	f.Add(full)
@@ -406,7 +511,7 @@ func FuzzApply(f *testing.F) {
 
 // FuzzBody gives the body alone to Apply: a head is too hard to hit upon.
 func FuzzBody(f *testing.F) {
-	old, files := []file{{"f", noise(1, 900)}}, []file{{"f", edit(1, noise(1, 900))}, {"g.gz", zip(0x16, noise(1, 500))}, {"h", "new"}}
+	old, files := []file{{"f", noise(1, 900)}}, []file{{"f", edit(1, noise(1, 900))}, {"g.gz", gzipped(0x16, noise(1, 500))}, {"h", "new"}}
 	from, to := newTree(f, old...), newTree(f, files...)
 	b, _ := makeDelta(f, from, to, MakeOptions{Quality: 2}) // each of the fuzzer's processes does this
 	h, err := ReadHead(bytes.NewReader(b), 1<<20)

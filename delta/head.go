@@ -80,7 +80,7 @@ func (h *Head) Usable(i int) bool {
 			return false
 		}
 	}
-	return r.method < methods
+	return r.known() == nil
 }
 
 // PatchTOC makes the new table of contents out of the old one, which is ignored

@@ -86,13 +86,13 @@ func TestHostilePatch(t *testing.T) {
 // that expands without end is not expanded.
 func TestGzipBombs(t *testing.T) {
 	zeros := strings.Repeat("\x00", 33<<20)
-	bomb := zip(0x19, zeros)
+	bomb := gzipped(0x19, zeros)
 	from := newTree(t, file{"a.gz", bomb})
 	var squares strings.Builder
 	for i := range 4000 {
 		fmt.Fprintln(&squares, i*i)
 	}
-	to := newTree(t, file{"a.gz", zip(0x19, squares.String())})
+	to := newTree(t, file{"a.gz", gzipped(0x19, squares.String())})
 	b, _ := makeDelta(t, from, to, MakeOptions{Quality: 2})
 	h, err := ReadHead(bytes.NewReader(b), 1<<20)
 	if err != nil || h.Bases[0].filter != filterNone {
@@ -124,7 +124,53 @@ func TestGzipBombs(t *testing.T) {
 		t.Errorf("another encoder: %v", err)
 	}
 	h.Records[0].size = deflate.MaxData + 1
-	if err := apply(h); !errors.Is(err, ErrMalformed) {
+	if err := h.Records[0].known(); !errors.Is(err, ErrMalformed) {
+		t.Errorf("too much data: %v", err)
+	}
+}
+
+// A zip file that says that it has more than there is room for is not expanded,
+// and an inflated form that is none costs that content alone.
+func TestZipBombs(t *testing.T) {
+	bomb := jar(t, strings.Repeat("\x00", 33<<20))
+	if _, filter := view([]byte(bomb), maxExpanded); filter != filterNone {
+		t.Error("the bomb is expanded")
+	}
+	from := newTree(t, file{"a", bomb})
+	var squares strings.Builder
+	for i := range 4000 {
+		fmt.Fprintln(&squares, i*i)
+	}
+	to := newTree(t, file{"a", squares.String()})
+	b, _ := makeDelta(t, from, to, MakeOptions{Quality: 2})
+	h, err := ReadHead(bytes.NewReader(b), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply := func() (lost error) {
+		err := Apply(t.Context(), bytes.NewReader(b[h.Size:]), Job{
+			Head: h, Contents: contents(to.TOC.Nodes),
+			Base: func(context.Context, int) (BaseReader, error) { return memory{bytes.NewReader([]byte(bomb))}, nil },
+			Output: func(context.Context, int) (Output, error) {
+				return finishFunc(func(err error) { lost = err }), nil
+			},
+		})
+		if err != nil && !errors.Is(err, ErrMalformed) {
+			t.Error(err)
+		}
+		return lost
+	}
+	h.Bases[0].filter = filterUnzip // by force
+	if err := apply(); !errors.Is(err, ErrBase) {
+		t.Errorf("a base that expands too far: %v", err)
+	}
+	h.Bases[0].filter = filterNone
+	h.Records[0].method, h.Records[0].params, h.Records[0].size = methodZip, []byte{0x26}, int64(squares.Len())
+	if err := apply(); err == nil {
+		t.Error("text is taken for an inflated form")
+	}
+	h.Records[0].size = deflate.MaxData + 1
+	if err := h.Records[0].known(); !errors.Is(err, ErrMalformed) {
 		t.Errorf("too much data: %v", err)
 	}
 }

@@ -263,7 +263,8 @@ func (m *maker) body(ctx context.Context, w io.Writer) error {
 // instructions, its bases and their index.
 func (m *maker) cost(j *job) int64 {
 	grow := int64(1)
-	if path.Ext(j.path) == ".gz" {
+	switch path.Ext(j.path) {
+	case ".gz", ".tgz", ".jar", ".war", ".whl", ".zip":
 		grow = 8 // its data; a guess
 	}
 	c := 2 * grow * j.Size
@@ -289,6 +290,9 @@ func (m *maker) match(ctx context.Context, j *job) error {
 	if g, ok := deflate.Open(b); ok && len(g.Header) <= maxHeader {
 		j.method, j.params, j.size = methodGzip, gzipParams(g), int64(len(g.Data))
 		b = g.Data
+	} else if form, e, ok := deflate.OpenZip(b); ok {
+		j.method, j.params, j.size = methodZip, []byte{byte(e)}, int64(len(form))
+		b = form
 	}
 	var old []byte
 	room := maxExpanded
@@ -298,7 +302,7 @@ func (m *maker) match(ctx context.Context, j *job) error {
 			return err
 		}
 		filter := uint64(filterNone)
-		if j.method == methodGzip {
+		if j.method != methodPlain {
 			if o, filter = view(o, room); filter != filterNone {
 				room -= len(o)
 			}

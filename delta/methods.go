@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -15,14 +16,15 @@ import (
 const (
 	methodPlain = 0 // the instructions make the content
 	methodGzip  = 1 // they make the data of a gzip file
-	methods     = 2
+	methodZip   = 2 // they make the inflated form of a zip file
 )
 
 // The filters of bases: docs/format/delta.md, section 5.
 const (
 	filterNone   = 0 // the base as it is
 	filterGunzip = 1 // the data of a gzip file
-	filters      = 2
+	filterUnzip  = 2 // the inflated form of a zip file
+	filters      = 3
 )
 
 // gzipParams are the parameters of methodGzip.
@@ -36,24 +38,41 @@ type finisher struct {
 	out  io.Writer
 	left int64 // of the content
 	sum  hash.Hash
-	file *deflate.FileWriter // nil for a plain one
+	file io.WriteCloser // nil for a plain one
 }
 
-// newFinisher returns one for a record whose content has the given size. It
-// fails for parameters that no content has.
+// known returns an error for a record that this version does not carry out.
+func (r *Record) known() error {
+	if r.method == methodPlain {
+		return nil
+	}
+	switch {
+	case r.method > methodZip:
+		return malformed("method %d", r.method)
+	case len(r.params) < 1 || !deflate.Encoder(r.params[0]).Valid():
+		return malformed("a compressed file by an encoder that is not known")
+	case r.method == methodZip && len(r.params) > 1:
+		return malformed("a zip file with parameters that are not known")
+	case r.size > deflate.MaxData:
+		return malformed("a compressed file with %d bytes of data", r.size)
+	}
+	return nil
+}
+
+// newFinisher returns one for a record whose content has the given size.
 func (a *applier) newFinisher(r *Record, size int64, out io.Writer) (*finisher, error) {
 	f := &finisher{out: out, left: size, sum: sha256.New()}
-	if r.method == methodPlain {
-		return f, nil
+	switch err := r.known(); {
+	case err != nil:
+		return f, err
+	case r.method == methodGzip:
+		f.file = &a.gzip
+		return f, a.gzip.Reset(rawContent{f}, r.params[1:], deflate.Encoder(r.params[0]))
+	case r.method == methodZip:
+		f.file = &a.zip
+		a.zip.Reset(rawContent{f}, deflate.Encoder(r.params[0]))
 	}
-	if len(r.params) < 1 || !deflate.Encoder(r.params[0]).Valid() {
-		return f, malformed("a gzip file by an encoder that is not known")
-	}
-	if r.size > deflate.MaxData {
-		return f, malformed("a gzip file with %d bytes of data", r.size)
-	}
-	f.file = &a.file
-	return f, f.file.Reset(rawContent{f}, r.params[1:], deflate.Encoder(r.params[0]))
+	return f, nil
 }
 
 func (f *finisher) Write(p []byte) (int, error) {
@@ -87,13 +106,13 @@ func (c rawContent) Write(p []byte) (int, error) {
 	return c.f.out.Write(p)
 }
 
-// expanded is the data of a base that is a gzip file.
+// expanded is what a filter makes of a base.
 type expanded struct{ *bytes.Reader }
 
 func (expanded) Close() error { return nil }
 
-// maxExpanded bounds what of the bases of one record is held in memory: the data
-// of gzip files, in bytes.
+// maxExpanded bounds what of the bases of one record is held in memory: what
+// filters make of them, in bytes.
 const maxExpanded = 32 << 20
 
 // openBase opens a base, as its filter shows it, and returns its length. It
@@ -105,18 +124,28 @@ func (a *applier) openBase(ctx context.Context, i int, room int64) (_ BaseReader
 		return r, b.Size, err
 	}
 	defer r.Close() // it was only read
-	data, ok := deflate.Expand(io.NewSectionReader(r, 0, b.Size), int(room))
+	var data []byte
+	var ok bool
+	if b.filter == filterUnzip {
+		data, ok = deflate.Inflate(r, b.Size, int(room))
+	} else {
+		data, ok = deflate.Expand(io.NewSectionReader(r, 0, b.Size), int(room))
+	}
 	if !ok {
-		return nil, 0, fmt.Errorf("it is not the gzip file that it was")
+		return nil, 0, errors.New("it is not the compressed file that it was")
 	}
 	return expanded{bytes.NewReader(data)}, int64(len(data)), nil
 }
 
 // view returns what of a content is compared with others: the data of a gzip
-// file, unless there are more than room bytes, else the content itself.
+// file or the inflated form of a zip file, unless that has more than room bytes,
+// else the content itself.
 func view(b []byte, room int) (data []byte, filter uint64) {
 	if data, ok := deflate.Expand(bytes.NewReader(b), room); ok {
 		return data, filterGunzip
+	}
+	if data, ok := deflate.Inflate(bytes.NewReader(b), int64(len(b)), room); ok {
+		return data, filterUnzip
 	}
 	return b, filterNone
 }

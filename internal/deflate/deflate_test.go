@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/testutil"
@@ -173,40 +172,39 @@ func compare(t *testing.T, name string, e Encoder, in, want []byte) {
 	t.Errorf("%s, encoder %#x: %d bytes, want %d; they differ from byte %d on", name, uint8(e), len(got), len(want), at)
 }
 
-// TestTree counts how many of the .gz files below a directory have an encoder.
+// TestTree counts how many of the gzip and zip files below a directory have an
+// encoder.
 func TestTree(t *testing.T) {
 	dir := os.Getenv("OCIV2_SYNC_GZIP_TREE")
 	if dir == "" {
 		t.Skip("OCIV2_SYNC_GZIP_TREE names no directory")
 	}
-	files, found := 0, map[Encoder]int{}
+	found := map[string]map[Encoder]int{"gzip": {}, "zip": {}} // by kind; 0 is none
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() || !strings.HasSuffix(path, ".gz") {
+		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
 		b, err := os.ReadFile(path)
-		if err != nil || len(b) < 18 || b[0] != 0x1f || b[1] != 0x8b {
+		if err != nil {
 			return err
 		}
-		files++
-		m, ok := Open(b)
-		if !ok {
-			t.Logf("%s", path)
+		kind, e, made := "gzip", Encoder(0), b
+		if bytes.HasPrefix(b, []byte("\x1f\x8b\x08")) {
+			if m, ok := Open(b); ok {
+				e, made = m.Encoder, gzipFile(t, m)
+			}
+		} else if list := streamsOf(bytes.NewReader(b), int64(len(b))); len(list) > 0 {
+			kind = "zip"
+			if form, by, ok := OpenZip(b); ok {
+				e, made = by, again(t, form, by, 1000)
+			}
+		} else {
 			return nil
 		}
-		found[m.Encoder]++
-		var again bytes.Buffer
-		var f FileWriter
-		if err := f.Reset(&again, m.Header, m.Encoder); err != nil {
-			return err
+		if found[kind][e]++; e == 0 {
+			t.Logf("no encoder: %s", path)
 		}
-		if _, err := f.Write(m.Data); err != nil {
-			return err
-		}
-		if err := f.Close(); err != nil {
-			return err
-		}
-		if !bytes.Equal(again.Bytes(), b) {
+		if !bytes.Equal(made, b) {
 			t.Errorf("%s is not made again", path)
 		}
 		return nil
@@ -214,7 +212,24 @@ func TestTree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d files, by encoder: %v", files, found)
+	t.Logf("files by encoder: %v", found)
+}
+
+// gzipFile makes a gzip file again.
+func gzipFile(t testing.TB, m *Member) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	var f FileWriter
+	if err := f.Reset(&b, m.Header, m.Encoder); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(m.Data); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
 // What is written does not depend on the pieces in which it comes, nor on what a
@@ -257,7 +272,7 @@ func TestValid(t *testing.T) {
 	if slices.Sort(list); len(slices.Compact(list)) != count || slices.ContainsFunc(list, func(e Encoder) bool { return !e.Valid() }) {
 		t.Errorf("%d encoders are tried, %d are valid", len(list), count)
 	}
-	for _, e := range []Encoder{0, 1, gnu, gnu + 10, zlib, zlibLarge, zlibLarge + 10, 0x41} {
+	for _, e := range []Encoder{0, 1, gnu, gnu + 10, zlib, zlibLarge, zlibLarge + 10, golang, golang + 10, 0x51} {
 		if e.Valid() {
 			t.Errorf("%#x is valid", uint8(e))
 		}

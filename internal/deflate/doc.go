@@ -1,5 +1,5 @@
-// Package deflate compresses as other programs do, bit for bit: GNU gzip and
-// zlib. A compressed file is then known by what is in it and by the name of its
+// Package deflate compresses as other programs do, bit for bit: GNU gzip, zlib
+// and Go. A compressed file is then known by what is in it and by the name of its
 // encoder, which is what deltas make use of (docs/format/delta.md, section 5).
 //
 // What an encoder of RFC 1951 writes is decided by how it looks for matches,
@@ -9,10 +9,10 @@
 // number of symbols (by GNU gzip also by a guess whether that pays), codes limited
 // by the heuristic of moving leaves up. The code is our own.
 //
-// Not here, on purpose: zlib's level 0, whose blocks have the sizes of its
-// caller's buffers; and Go's compress/flate, whose output changed with Go 1.7, 1.8
-// and 1.27 and may with any other: each of these would be an encoder of its own,
-// to be tested against a toolchain of its time.
+// Go's encoder is that of the standard library, whose output changed with Go 1.27
+// and may with any other: golang.go tells whether it is the one that deltas know.
+// Not here, on purpose: zlib's level 0, whose blocks have the sizes of its caller's
+// buffers.
 package deflate
 
 // Encoder is a program and its level. The values are part of the delta format.
@@ -23,6 +23,7 @@ const (
 	gnu       = 0x10 // GNU gzip 1.2.4 to 1.13
 	zlib      = 0x20 // zlib 1.2.5 to 1.3, memLevel 8
 	zlibLarge = 0x30 // the same, memLevel 9
+	golang    = 0x40 // compress/flate of Go 1.8 to 1.26
 )
 
 // Valid reports whether e is an encoder of this package.
@@ -31,6 +32,8 @@ func (e Encoder) Valid() bool {
 	switch e &^ 0xf {
 	case gnu, zlib, zlibLarge:
 		return level >= 1 && level <= 9
+	case golang:
+		return int(level) < len(goSums) && goExact()[level]
 	}
 	return false
 }
@@ -38,10 +41,16 @@ func (e Encoder) Valid() bool {
 // encoders returns all encoders, the likeliest first: those of the levels that
 // programs use when they are told nothing, to do their best, or to be fast.
 func encoders() []Encoder {
+	levels := []Encoder{9, 6, 1, 8, 7, 5, 4, 3, 2}
 	var list []Encoder
-	for _, level := range []Encoder{9, 6, 1, 8, 7, 5, 4, 3, 2} {
+	for _, level := range levels {
 		for _, program := range []Encoder{gnu, zlib, zlibLarge} {
 			list = append(list, program+level)
+		}
+	}
+	for _, level := range levels {
+		if e := golang + level; e.Valid() {
+			list = append(list, e)
 		}
 	}
 	return list

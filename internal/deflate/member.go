@@ -59,26 +59,11 @@ func Open(b []byte) (*Member, bool) {
 	m := &Member{Header: b[:header], Data: data}
 	var z Writer
 	for _, m.Encoder = range encoders() {
-		body := comparer(b[header : len(b)-trailer])
-		z.Reset(&body, m.Encoder)
-		if _, err := z.Write(data); err == nil && z.Close() == nil && len(body) == 0 {
+		if z.makes(data, b[header:len(b)-trailer], m.Encoder) {
 			return m, true
 		}
 	}
 	return nil, false
-}
-
-// comparer takes the bytes that it has left, and no others.
-type comparer []byte
-
-var errDiffers = errors.New("deflate: other bytes")
-
-func (c *comparer) Write(p []byte) (int, error) {
-	if !bytes.HasPrefix(*c, p) {
-		return 0, errDiffers
-	}
-	*c = (*c)[len(p):]
-	return len(p), nil
 }
 
 // FileWriter makes a gzip file again: what is written to it is the data. Its

@@ -56,7 +56,7 @@ type deltaFile struct {
 	// headData is the head as it was fetched; nil if the cache has it.
 	headData []byte
 	kept     int64 // bytes of it that the root's cache has
-	// cache is where they are and others go; "" for nowhere.
+	// cache is where they are and others go; if empty, nowhere.
 	cache string
 }
 
