@@ -63,14 +63,14 @@ func (m *merger) decode(layer, ord int, h *tar.Header) (*op, error) {
 		}
 		return &op{kind: opLink, path: name, target: target}, nil
 	}
-	ino := &inode{layer: int32(layer), ord: int32(ord), off: -1}
-	if err := m.node(&ino.node, h); err != nil {
+	var n toc.Node
+	if err := m.node(&n, h); err != nil {
 		return nil, err
 	}
-	if name == "" && !ino.node.IsDir() {
+	if name == "" && !n.IsDir() {
 		return nil, errRootType
 	}
-	return &op{kind: opSet, path: name, ino: ino}, nil
+	return &op{kind: opSet, path: name, ino: newInode(&n, origin{-1, int32(layer), int32(ord)})}, nil
 }
 
 // whiteout returns what an entry called name deletes; nil if it is no whiteout.
@@ -129,7 +129,6 @@ func (m *merger) node(n *toc.Node, h *tar.Header) error {
 	n.Mode = typ | uint32(h.Mode)&toc.PermMask
 	n.UID, n.GID = uint32(h.Uid), uint32(h.Gid)
 	n.Sec, n.Nsec = h.ModTime.Unix(), int32(h.ModTime.Nanosecond())
-	n.Link = -1
 	switch typ {
 	case toc.TypeRegular:
 		if m.content += h.Size; m.content > m.limits.Bytes {

@@ -12,13 +12,14 @@ import (
 // lister puts a tree into the order of a TOC.
 type lister struct {
 	nodes  []toc.Node
-	inodes []*inode // of each node; nil for the later names of an inode
+	origin []origin // of each node but the later names of an inode
 }
 
-// newLister lists the tree below root, which is used up.
+// newLister lists the tree below root, which is used up: what is listed is let go, so
+// that the two never need room side by side.
 func newLister(root *inode) *lister {
 	n := count(root)
-	l := &lister{nodes: make([]toc.Node, 0, n), inodes: make([]*inode, 0, n)}
+	l := &lister{nodes: make([]toc.Node, 0, n), origin: make([]origin, 0, n)}
 	l.put(root, "", 0)
 	return l
 }
@@ -34,20 +35,20 @@ func count(ino *inode) int {
 
 // put appends ino and all below it.
 func (l *lister) put(ino *inode, name string, depth int) {
-	n := ino.node
-	n.Name, n.Depth, n.Link = name, depth, -1
-	if ino.named {
-		n.Link = ino.first
-		l.nodes, l.inodes = append(l.nodes, n), append(l.inodes, nil)
+	n := ino.node(name, depth)
+	if ino.listed > 0 {
+		n.Link = ino.listed - 1
+		l.nodes, l.origin = append(l.nodes, n), append(l.origin, origin{})
 		return
 	}
-	ino.named, ino.first = true, int32(len(l.nodes))
-	l.nodes, l.inodes = append(l.nodes, n), append(l.inodes, ino)
+	l.nodes, l.origin = append(l.nodes, n), append(l.origin, ino.origin)
+	ino.listed = int32(len(l.nodes))
 	if !n.IsDir() {
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(ino.children)) {
 		l.put(ino.children[name].ino, name, depth+1)
+		delete(ino.children, name)
 	}
 	ino.children = nil
 }
@@ -56,13 +57,11 @@ func (l *lister) put(ino *inode, name string, depth int) {
 func (l *lister) source(sp *spool) *toc.Source {
 	offsets := make([]int64, len(l.nodes))
 	for i := range l.nodes {
-		n, ino := &l.nodes[i], l.inodes[i]
-		if ino == nil {
+		offsets[i] = l.origin[i].off
+		if n := &l.nodes[i]; n.Link >= 0 {
 			n.Digest = l.nodes[n.Link].Digest
 			offsets[i] = offsets[n.Link]
-			continue
 		}
-		n.Digest, offsets[i] = ino.node.Digest, ino.off
 	}
 	nodes := l.nodes
 	return &toc.Source{

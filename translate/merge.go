@@ -43,8 +43,11 @@ func Merge(ctx context.Context, src Source, opts MergeOptions) (_ *toc.Source, e
 		if ops[i], err = m.readOps(ctx, i, hidden); err != nil {
 			return nil, err
 		}
-		hidden.add(ops[i])
+		if i > 0 { // nothing is below the lowest
+			hidden.add(ops[i])
+		}
 	}
+	sp.forget()
 	t := &tree{root: newDir(), maxPath: m.limits.Path}
 	for i := range ops {
 		if entry, err := t.apply(ctx, i, ops[i]); err != nil {
@@ -89,32 +92,28 @@ func (m *merger) readOps(ctx context.Context, i int, hidden *shadow) ([]op, erro
 			return err
 		}
 		ops = append(ops, *o)
-		if o.kind != opSet || !o.ino.node.IsRegular() || o.ino.node.Size == 0 || hidden.hides(o.path) {
+		if o.kind != opSet || o.ino.size == 0 || hidden.hides(o.path) {
 			return nil
 		}
-		return m.keep(o.ino, content)
+		o.ino.off, o.ino.digest, err = m.spool.add(content, o.ino.size)
+		return err
 	})
 	return ops, err
-}
-
-// keep puts a content into the spool.
-func (m *merger) keep(ino *inode, content io.Reader) (err error) {
-	ino.off, ino.node.Digest, err = m.spool.add(content, ino.node.Size)
-	return err
 }
 
 // readMissing reads once more the layers of those contents that names alone
 // said were hidden, and that are in the tree all the same.
 func (m *merger) readMissing(ctx context.Context, l *lister) error {
 	missing := map[int32]map[int32]int{} // layer, entry -> node
-	for n, ino := range l.inodes {
-		if ino == nil || !ino.node.IsRegular() || ino.node.Size == 0 || ino.off >= 0 {
+	for i := range l.nodes {
+		n, at := &l.nodes[i], l.origin[i]
+		if n.Link >= 0 || n.Size == 0 || at.off >= 0 {
 			continue
 		}
-		if missing[ino.layer] == nil {
-			missing[ino.layer] = map[int32]int{}
+		if missing[at.layer] == nil {
+			missing[at.layer] = map[int32]int{}
 		}
-		missing[ino.layer][ino.ord] = n
+		missing[at.layer][at.ord] = i
 	}
 	for _, layer := range slices.Sorted(maps.Keys(missing)) {
 		m.bytes = 0 // every layer has passed this limit by now
@@ -123,7 +122,9 @@ func (m *merger) readMissing(ctx context.Context, l *lister) error {
 			if !ok {
 				return nil
 			}
-			return m.keep(l.inodes[n], content)
+			var err error
+			l.origin[n].off, l.nodes[n].Digest, err = m.spool.add(content, l.nodes[n].Size)
+			return err
 		})
 		if err != nil {
 			return err

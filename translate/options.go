@@ -14,10 +14,10 @@ type Limits struct {
 	// files together (sparse files have more content than tar). Default 64 GiB.
 	Bytes int64
 	// Entries bounds the tar entries of all layers. Memory grows with them, by
-	// some 900 bytes each. Default 1,048,576.
+	// some 300 bytes each. Default DefaultEntries.
 	Entries int
-	// Metadata bounds the bytes of all names, link targets and xattrs.
-	// Default 256 MiB.
+	// Metadata bounds the bytes of all names, link targets and xattrs, which
+	// are in memory too. Default 64 MiB.
 	Metadata int64
 	// Path bounds the bytes of one path as it is written, of its directory once
 	// symlinks are resolved, and of one link target. Default and highest: what
@@ -28,12 +28,16 @@ type Limits struct {
 	XAttr int
 }
 
+// DefaultEntries is the default of Limits.Entries: many times what large images have,
+// and what can be published in 256 MB of memory.
+const DefaultEntries = 1 << 19
+
 func (l Limits) withDefaults() Limits {
 	positive := func(v, def int64) int64 { return cmp.Or(max(v, 0), def) }
 	return Limits{
 		Bytes:    positive(l.Bytes, 64<<30),
-		Entries:  int(min(positive(int64(l.Entries), 1<<20), math.MaxInt32)),
-		Metadata: positive(l.Metadata, 256<<20),
+		Entries:  int(min(positive(int64(l.Entries), DefaultEntries), math.MaxInt32)),
+		Metadata: positive(l.Metadata, 64<<20),
 		Path:     int(min(positive(int64(l.Path), toc.MaxTarget), toc.MaxTarget)),
 		XAttr:    int(min(positive(int64(l.XAttr), toc.MaxXAttrValue), toc.MaxXAttrValue)),
 	}

@@ -19,7 +19,7 @@ func (s *shadow) add(ops []op) {
 	for _, o := range ops {
 		switch o.kind {
 		case opSet:
-			if !o.ino.node.IsDir() {
+			if !o.ino.isDir() {
 				s.whole[o.path] = struct{}{}
 			}
 		case opLink:

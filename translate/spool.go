@@ -75,6 +75,10 @@ func (s *spool) add(r io.Reader, size int64) (off int64, sum [32]byte, err error
 	return off, sum, nil
 }
 
+// forget lets go of what tells equal contents: those added from now on are kept
+// beside their twins.
+func (s *spool) forget() { s.at = map[[32]byte]int64{} }
+
 // write puts b at off, unless it is all zeros and so is the file there.
 func (s *spool) write(b []byte, off int64) error {
 	if off >= s.high && allZero(b) {

@@ -7,22 +7,6 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
-// inode is a node of the tree that is being merged, with one or more names.
-type inode struct {
-	node     toc.Node          // Name, Depth and Link are set when the tree is done
-	children map[string]dirent // of a directory
-	// layer and ord say which tar entry the node is from, off where the spool
-	// has its content: -1 if it has not.
-	layer, ord int32
-	off        int64
-	// pruned is 1 + the layer for which the directory holds nothing of lower
-	// layers any more: no entry of that layer can bring such things back.
-	pruned int32
-	link   *pendingLink // non-nil for a hard link whose target is not there yet
-	named  bool         // a name has been put out, at index first
-	first  int32
-}
-
 // dirent is a name in a directory. layer is the last layer that had an entry
 // for it or for something below it: that layer's whiteouts leave it alone, in
 // whatever order its entries come.
@@ -46,12 +30,6 @@ type tree struct {
 	layer   int32 // being applied
 	pending []*inode
 	maxPath int
-}
-
-// newDir returns a directory that no layer describes: an implied parent or the
-// root before it has an entry.
-func newDir() *inode {
-	return &inode{node: toc.Node{Mode: toc.TypeDir | 0o755, Link: -1}, children: map[string]dirent{}, off: -1}
 }
 
 // maxSymlinks is how many symlinks one path may lead through.
@@ -82,14 +60,15 @@ func (t *tree) resolve(dir string) ([]string, error) {
 		if parent := at[len(at)-1]; parent != nil {
 			ino = parent.children[name].ino
 		}
-		if ino != nil && ino.link == nil && ino.node.Type() == toc.TypeSymlink {
+		if ino != nil && ino.link == nil && ino.mode&toc.TypeMask == toc.TypeSymlink {
 			if links++; links > maxSymlinks {
 				return nil, malformed("too many symlinks in its path")
 			}
-			if strings.HasPrefix(ino.node.Target, "/") {
+			target := ino.rest.target
+			if strings.HasPrefix(target, "/") {
 				names, at, length = names[:0], at[:1], 0
 			}
-			dir = ino.node.Target + "/" + dir
+			dir = target + "/" + dir
 			continue
 		}
 		if length += len(name) + 1; length > t.maxPath {
@@ -108,7 +87,7 @@ func (t *tree) find(names []string) *inode {
 			return nil
 		}
 	}
-	if !d.node.IsDir() {
+	if !d.isDir() {
 		return nil
 	}
 	return d
@@ -121,8 +100,9 @@ func (t *tree) makeAll(names []string) *inode {
 	d := t.root
 	for _, name := range names {
 		e := d.children[name]
-		if e.ino == nil || !e.ino.node.IsDir() {
+		if e.ino == nil || !e.ino.isDir() {
 			e.ino = newDir()
+			name = strings.Clone(name)
 		}
 		e.layer = t.layer
 		d.children[name] = e
@@ -131,7 +111,7 @@ func (t *tree) makeAll(names []string) *inode {
 	return d
 }
 
-// apply applies the ops of one layer in their order. With an error it returns
+// apply applies the ops of one layer in their order, and lets go of each. With an error it returns
 // the path of the op that it is about.
 func (t *tree) apply(ctx context.Context, layer int, ops []op) (string, error) {
 	t.layer = int32(layer)
@@ -143,13 +123,14 @@ func (t *tree) apply(ctx context.Context, layer int, ops []op) (string, error) {
 		if err != nil {
 			return ops[i].path, err
 		}
+		ops[i] = op{}
 	}
 	return t.settlePending()
 }
 
 func (t *tree) applyOp(o *op) error {
 	if o.path == "" && o.kind == opSet {
-		t.root.node, t.root.layer, t.root.ord = o.ino.node, o.ino.layer, o.ino.ord
+		t.root.attributes = o.ino.attributes
 		return nil
 	}
 	if o.kind == opClear {
@@ -160,7 +141,7 @@ func (t *tree) applyOp(o *op) error {
 		return err
 	}
 	i := strings.LastIndexByte(o.path, '/')
-	name := o.path[i+1:]
+	name := strings.Clone(o.path[i+1:]) // it stays, the path does not
 	names, err := t.resolve(o.path[:max(i, 0)])
 	if err != nil {
 		return err
@@ -173,10 +154,10 @@ func (t *tree) applyOp(o *op) error {
 		}
 	case opSet:
 		d := t.makeAll(names)
-		if old := d.children[name].ino; old != nil && old.node.IsDir() && o.ino.node.IsDir() {
-			old.node, old.layer, old.ord = o.ino.node, o.ino.layer, o.ino.ord
+		if old := d.children[name].ino; old != nil && old.isDir() && o.ino.isDir() {
+			old.attributes = o.ino.attributes
 			o.ino = old
-		} else if o.ino.node.IsDir() {
+		} else if o.ino.isDir() {
 			o.ino.children = map[string]dirent{}
 		}
 		d.children[name] = dirent{o.ino, t.layer}
@@ -198,7 +179,7 @@ func (t *tree) link(d *inode, name string, o *op) error {
 	if ino == nil || ino.link != nil {
 		ino = &inode{link: &pendingLink{dir: d, name: name, target: o.target, entry: o.path}}
 		t.pending = append(t.pending, ino)
-	} else if ino.node.IsDir() {
+	} else if ino.isDir() {
 		return errLinkToDir
 	}
 	d.children[name] = dirent{ino, t.layer}
@@ -250,7 +231,7 @@ func (t *tree) settlePending() (string, error) {
 			if ino.link != nil {
 				return l.link.entry, malformed("hard link to itself by way of %q", l.link.target)
 			}
-			if ino.node.IsDir() {
+			if ino.isDir() {
 				return l.link.entry, errLinkToDir
 			}
 			l.link.dir.children[l.link.name] = dirent{ino, t.layer}

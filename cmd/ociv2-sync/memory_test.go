@@ -1,13 +1,20 @@
 package main
 
 import (
+	"archive/tar"
 	"bufio"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+
+	"github.com/ociv2-sync/ociv2-sync/translate"
 )
 
 // measuredName is the name by which the test binary is the program and says at
@@ -36,26 +43,34 @@ func measured() {
 // had resident, in bytes.
 func (d *device) peak(args ...string) int64 {
 	d.t.Helper()
+	peak, out, err := d.measure(args...)
+	if err != nil {
+		d.t.Fatalf("ociv2-sync %q: %v\n%s", args, err, out)
+	}
+	return peak
+}
+
+// measure is peak for a program that may fail; it returns what that prints as well.
+func (d *device) measure(args ...string) (peak int64, out []byte, err error) {
+	d.t.Helper()
 	file := filepath.Join(d.t.TempDir(), "status")
 	cmd := d.command(args...)
 	cmd.Args[0] = measuredName
 	cmd.Env = append(cmd.Env, measuredFile+"="+file)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		d.t.Fatalf("ociv2-sync %q: %v\n%s", args, err, out)
-	}
-	f, err := os.Open(file)
-	must(d.t, err)
+	out, err = cmd.CombinedOutput()
+	f, ferr := os.Open(file)
+	must(d.t, ferr)
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		if rest, ok := strings.CutPrefix(lines.Text(), "VmHWM:"); ok {
 			var kib int64
-			_, err := fmt.Sscanf(rest, "%d kB", &kib)
-			must(d.t, err)
-			return kib << 10
+			_, serr := fmt.Sscanf(rest, "%d kB", &kib)
+			must(d.t, serr)
+			return kib << 10, out, err
 		}
 	}
 	d.t.Fatal("the kernel does not say how much memory a process had")
-	return 0
+	return 0, nil, nil
 }
 
 // buildSized fills dir with megs files of a megabyte, a quarter of which does not
@@ -126,6 +141,50 @@ func TestMemory(t *testing.T) {
 		}
 		if grown := tt.peak[1] - tt.peak[0]; grown > 24<<20 {
 			t.Errorf("%s: %d bytes more for an image four times as large", tt.name, grown)
+		}
+	}
+}
+
+// TestMemoryOfEntries measures that an image with as many files as there may be by
+// default can be published in 256 MB: one with a quarter of them, in the part of that
+// which is theirs. One with more is refused within as much.
+func TestMemoryOfEntries(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector has memory of its own")
+	}
+	const quarter, base, limit = translate.DefaultEntries / 4, 64 << 20, 256 << 20
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "many.tar.gz"))
+	must(t, err)
+	defer f.Close()
+	z, err := gzip.NewWriterLevel(f, gzip.BestSpeed)
+	must(t, err)
+	w := tar.NewWriter(z)
+	for i := range quarter {
+		body := fmt.Sprint("content ", i)
+		must(t, w.WriteHeader(&tar.Header{
+			Typeflag: tar.TypeReg, Name: fmt.Sprintf("usr/share/doc/package%05d/file%07d.txt", i/30, i),
+			Mode: 0o644, Size: int64(len(body)), ModTime: time.Unix(1_600_000_000, 0),
+		}))
+		_, err := w.Write([]byte(body))
+		must(t, err)
+	}
+	must(t, w.Close())
+	must(t, z.Close())
+	d := newDevice(t)
+	repo := filepath.Join(dir, "repo")
+	refused, out, err := d.measure("push", "--limit-entries", fmt.Sprint(quarter-1), "tar:"+f.Name(), repo+"/app:1")
+	if want := fmt.Sprintf(`entry "usr/share/doc/package%05d/file%07d.txt": limit exceeded: entries above %d`, (quarter-1)/30, quarter-1, quarter-1); err == nil || !strings.Contains(string(out), want) {
+		t.Errorf("%v: it does not say %s:\n%s", err, want, out)
+	}
+	if _, err := os.Stat(repo); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("something is published: %v", err)
+	}
+	pushed := d.peak("push", "tar:"+f.Name(), repo+"/app:1")
+	t.Logf("push: %d MB for %d entries, %d MB to refuse them", pushed>>20, quarter, refused>>20)
+	for _, peak := range []int64{pushed, refused} {
+		if peak > base+(limit-base)/4 {
+			t.Errorf("%d bytes for %d entries", peak, quarter)
 		}
 	}
 }

@@ -85,8 +85,8 @@ type limitFlags struct {
 
 func (l *limitFlags) add(f *pflag.FlagSet) {
 	f.Var(&l.bytes, "limit-bytes", "most `BYTES` of an image's uncompressed layers, and of their files (default 64G)")
-	f.IntVar(&l.entries, "limit-entries", 1<<20, "largest `NUMBER` of entries in an image's layers")
-	f.Var(&l.metadata, "limit-metadata", "most `BYTES` of all names, link targets and attributes of an image (default 256M)")
+	f.IntVar(&l.entries, "limit-entries", translate.DefaultEntries, "largest `NUMBER` of entries in an image's layers, each of which takes some 300 bytes of memory")
+	f.Var(&l.metadata, "limit-metadata", "most `BYTES` of all names, link targets and attributes of an image (default 64M)")
 	f.IntVar(&l.path, "limit-path", 4095, "largest `NUMBER` of bytes in a path or link target")
 	f.Var(&l.xattr, "limit-xattr", "most `BYTES` of an extended attribute (default 64K)")
 }

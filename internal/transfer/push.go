@@ -168,6 +168,8 @@ func publish(ctx context.Context, sources []sourceOpener, ref repo.Ref, opts Pus
 		if err := p.add(ctx, src, info); err != nil {
 			return err
 		}
+		// The nodes make room for those of the next image, and of the final check.
+		*src = toc.Source{Close: src.Close}
 		for _, open := range sources[1:] {
 			if err := p.addFrom(ctx, open); err != nil {
 				return err
