@@ -171,8 +171,10 @@ func TestMergeReplacesEveryType(t *testing.T) {
 // TestMergeLayersOfAllCompressions merges layers that are stored in different ways.
 func TestMergeLayersOfAllCompressions(t *testing.T) {
 	layers := [][]item{
-		{file("zstd", "1"), file("gone", "1")}, {file("gzip", "1"), file(".wh.gone", "")},
-		{file("plain", "1"), link("again", "zstd")}, {file("more", "1")},
+		{file("zstd", "1"), file("gone", "1")},
+		{file("gzip", "1"), file(".wh.gone", "")},
+		{file("plain", "1"), link("again", "zstd")},
+		{file("more", "1")},
 	}
 	want := want("again:1", "gzip:1", "more:1", "plain:1", "zstd = again")
 	first := zstdLayer(t, tarOf(t, layers[0]...))
