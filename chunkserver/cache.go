@@ -11,12 +11,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
 // cache keeps objects in files of a directory, under their names, up to a number
-// of bytes. A file appears by a rename, whole; it is not synced, as all of it can
-// be fetched again, and one that a power loss has emptied is not served.
+// of bytes. A file appears by a rename, whole. What is named by its content is not
+// synced, as it can be fetched again: what an earlier process has left is verified when
+// it is first asked for. What may change is synced: it is for when upstream is gone.
 type cache struct {
 	root *os.Root
 	most int64
@@ -30,7 +32,8 @@ type cache struct {
 type cached struct {
 	name string
 	size int64
-	when time.Time // of the fetch
+	when time.Time // of the fetch; zero if another process made it
+	tag  string    // entity tag
 }
 
 // openCache opens the cache in dir, with what it holds; unfinished files of
@@ -59,7 +62,7 @@ func openCache(dir string, most int64) (*cache, error) {
 			}
 			return nil // somebody else's
 		}
-		found = append(found, &cached{name, fi.Size(), fi.ModTime()})
+		found = append(found, &cached{name: name, size: fi.Size(), when: fi.ModTime()})
 		return nil
 	})
 	if err != nil {
@@ -67,11 +70,11 @@ func openCache(dir string, most int64) (*cache, error) {
 	}
 	slices.SortFunc(found, func(a, b *cached) int { return b.when.Compare(a.when) })
 	for _, x := range found {
-		x.when = time.Time{} // what may change is asked for again
+		x.when = time.Time{}
 		c.items[x.name] = c.used.PushBack(x)
 		c.size += x.size
 	}
-	c.evict()
+	c.evict(c.most)
 	return c, nil
 }
 
@@ -94,21 +97,22 @@ func claim(root *os.Root) error {
 
 func (c *cache) close() error { return c.root.Close() }
 
-// open opens an object that was fetched at the time since, or later.
-func (c *cache) open(name string, since time.Time) (*os.File, os.FileInfo, error) {
+// open opens an object that this process has fetched, or verified, at the time since
+// or later, and returns its entity tag.
+func (c *cache) open(name string, since time.Time) (*os.File, string, error) {
 	c.mu.Lock()
 	e, ok := c.items[name]
-	if !ok || e.Value.(*cached).when.Before(since) {
+	if !ok || e.Value.(*cached).when.IsZero() || e.Value.(*cached).when.Before(since) {
 		c.mu.Unlock()
-		return nil, nil, fs.ErrNotExist
+		return nil, "", fs.ErrNotExist
 	}
 	c.used.MoveToFront(e)
-	size := e.Value.(*cached).size
+	size, tag := e.Value.(*cached).size, e.Value.(*cached).tag
 	c.mu.Unlock()
 	f, err := c.root.Open(name)
 	if err != nil {
 		c.remove(name)
-		return nil, nil, err
+		return nil, "", err
 	}
 	fi, err := f.Stat()
 	if err == nil && fi.Size() != size {
@@ -116,25 +120,55 @@ func (c *cache) open(name string, since time.Time) (*os.File, os.FileInfo, error
 	}
 	if err != nil {
 		c.remove(name)
-		return nil, nil, errors.Join(err, f.Close())
+		return nil, "", errors.Join(err, f.Close())
 	}
-	return f, fi, nil
+	return f, tag, nil
 }
 
 // read returns an object, however old.
 func (c *cache) read(name string) ([]byte, error) { return c.root.ReadFile(name) }
 
-// put keeps an object, in place of another of its name.
-func (c *cache) put(name string, data []byte) error {
-	if int64(len(data)) > c.most || len(data) == 0 {
+// adopt returns an object that another process has left, if verify finds nothing
+// wrong with it; it is removed otherwise.
+func (c *cache) adopt(name string, tag func(string, []byte) string, verify func([]byte) error) ([]byte, error) {
+	c.mu.Lock()
+	e, ok := c.items[name]
+	c.mu.Unlock()
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	data, err := c.read(name)
+	if err == nil {
+		err = verify(data)
+	}
+	if err != nil {
+		c.remove(name)
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	x := e.Value.(*cached)
+	x.when, x.tag = time.Now(), tag(name, data)
+	return data, nil
+}
+
+// put keeps an object, in place of another of its name. A disk that is full is a
+// limit like the one of bytes.
+func (c *cache) put(name string, data []byte, tag string, sync bool) error {
+	size := int64(len(data))
+	if size > c.most || size == 0 {
 		return nil
 	}
 	tmp := path.Join(path.Dir(name), "."+rand.Text()+tempSuffix)
-	if err := c.root.MkdirAll(path.Dir(name), 0o755); err != nil {
-		return err
+	err := c.write(tmp, data, sync)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		c.mu.Lock()
+		c.evict(c.size - 4*size)
+		c.mu.Unlock()
+		err = c.write(tmp, data, sync)
 	}
-	if err := c.root.WriteFile(tmp, data, 0o644); err != nil {
-		return errors.Join(err, c.root.Remove(tmp))
+	if err != nil {
+		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -142,15 +176,35 @@ func (c *cache) put(name string, data []byte) error {
 		return errors.Join(err, c.root.Remove(tmp))
 	}
 	c.forget(name)
-	c.items[name] = c.used.PushFront(&cached{name, int64(len(data)), time.Now()})
-	c.size += int64(len(data))
-	c.evict()
+	c.items[name] = c.used.PushFront(&cached{name, size, time.Now(), tag})
+	c.size += size
+	c.evict(c.most)
 	return nil
 }
 
-// evict removes what was used least recently until the rest fits.
-func (c *cache) evict() {
-	for c.size > c.most && c.used.Len() > 0 {
+// write makes a file, or leaves none.
+func (c *cache) write(name string, data []byte, sync bool) error {
+	if err := c.root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return err
+	}
+	f, err := c.root.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil && sync {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, c.root.Remove(name))
+	}
+	return nil
+}
+
+// evict removes what was used least recently until no more than most bytes are left.
+// The lock is held.
+func (c *cache) evict(most int64) {
+	for c.size > most && c.used.Len() > 0 {
 		name := c.used.Back().Value.(*cached).name
 		c.forget(name)
 		_ = c.root.Remove(name) // or it has gone before

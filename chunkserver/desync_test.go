@@ -19,7 +19,7 @@ func TestDesync(t *testing.T) {
 	}
 	defer s.Close()
 	const header = "Bearer secret"
-	server := httptest.NewServer(chunkserver.NewMonitor(s, chunkserver.MonitorOptions{Tokens: []string{"secret"}}))
+	server := httptest.NewServer(chunkserver.NewMonitor(s, chunkserver.MonitorOptions{Token: func(s string) bool { return s == "secret" }}))
 	defer server.Close()
 	u, err := url.Parse(server.URL)
 	if err != nil {

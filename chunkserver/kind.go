@@ -1,8 +1,13 @@
 package chunkserver
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"path"
 	"strings"
 	"syscall"
@@ -81,11 +86,11 @@ func isHex(s string, n int) bool {
 	return len(s) == n && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// etag returns the entity tag of a file. Files named by their content have their
+// fileTag returns the entity tag of a file. Files named by their content have their
 // name; but for the size, which tells two compressed forms of a chunk apart.
 // Others are replaced by rename: a new version has another inode, or at least
 // another time.
-func (k *kind) etag(name string, fi fs.FileInfo) string {
+func (k *kind) fileTag(name string, fi fs.FileInfo) string {
 	if k.immutable {
 		return contentTag(name, fi.Size())
 	}
@@ -96,7 +101,58 @@ func (k *kind) etag(name string, fi fs.FileInfo) string {
 	return fmt.Sprintf("%q", fmt.Sprintf("%x-%x-%x", inode, fi.ModTime().UnixNano(), fi.Size()))
 }
 
+// tagOf returns the entity tag of a file of which nothing but the bytes are known.
+func (k *kind) tagOf(name string, data []byte) string {
+	if k.immutable {
+		return contentTag(name, int64(len(data)))
+	}
+	sum := sha256.Sum256(data)
+	return fmt.Sprintf("%q", hex.EncodeToString(sum[:16]))
+}
+
 // contentTag returns the entity tag of a file that is named by its content.
 func contentTag(name string, size int64) string {
 	return fmt.Sprintf("%q", fmt.Sprintf("%s-%x", path.Base(name), size))
+}
+
+// headers sets what goes with a file.
+func (k *kind) headers(w http.ResponseWriter, tag string) {
+	h := w.Header()
+	h.Set("Content-Type", k.contentType)
+	h.Set("Cache-Control", k.cacheControl)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("ETag", tag)
+}
+
+// The first bytes of indexes and of archives (docs/format/catar.md).
+const (
+	indexMagic   = "\x30\x00\x00\x00\x00\x00\x00\x00\xf9\x9f\x12\x7b\x9c\x4d\x82\x96"
+	archiveMagic = "\x40\x00\x00\x00\x00\x00\x00\x00\x51\xbb\x5b\xea\xbc\xfa\x96\x13"
+)
+
+// verify checks that what is named by its content is what it is named, and that the rest
+// is at least a file of its kind, not what a captive portal says.
+func (k *kind) verify(name string, data []byte) error {
+	base := path.Base(name)
+	good := true
+	switch k {
+	case blobKind:
+		sum := sha256.Sum256(data)
+		good = hex.EncodeToString(sum[:]) == base
+	case chunkKind:
+		_, _, err := verified(name, data)
+		return err
+	case jsonKind:
+		good = json.Valid(data)
+	case fileKind:
+		magic := indexMagic
+		if path.Ext(base) == ".catar" {
+			magic = archiveMagic
+		}
+		good = bytes.HasPrefix(data, []byte(magic))
+	}
+	if !good {
+		return fmt.Errorf("chunkserver: %s: upstream sends something else under this name", name)
+	}
+	return nil
 }

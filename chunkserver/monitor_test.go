@@ -22,7 +22,7 @@ func TestMonitor(t *testing.T) {
 	var log bytes.Buffer
 	var unready atomic.Bool
 	server := httptest.NewServer(chunkserver.NewMonitor(h, chunkserver.MonitorOptions{
-		AccessLog: slog.New(slog.NewJSONHandler(&log, nil)), Tokens: []string{"one", "two"},
+		AccessLog: slog.New(slog.NewJSONHandler(&log, nil)), Token: func(s string) bool { return s == "two" },
 		Ready: func() error {
 			if unready.Load() {
 				return errors.New("not ready")

@@ -3,19 +3,14 @@ package chunkserver
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
-	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
-	"os"
-	"path"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/store"
 )
 
@@ -44,11 +39,13 @@ type ProxyOptions struct {
 
 // Proxy is an [http.Handler] that serves the files of an upstream from a cache
 // in a directory. It fetches each object once, however many clients wait for it,
-// and verifies what is named by its content before it keeps it. (A chunk that is
-// not compressed by zstd is passed on and not kept.) Files that may
-// change are asked for upstream each time, but for ProxyOptions.Fresh; when
-// upstream does not answer, the copy that is there is served with the header
-// "Warning: 110".
+// and verifies what is named by its content before it serves and keeps it. Files that
+// may change are asked for upstream each time, but for ProxyOptions.Fresh; when
+// upstream does not answer, or what it answers is no such file at all, the copy that is
+// there is served with the header "Warning: 110".
+//
+// The header X-Cache says where a response comes from: hit, miss (it was fetched for
+// this request, or for another one at the same time) or stale.
 type Proxy struct {
 	upstream Upstream
 	cache    *cache
@@ -64,11 +61,20 @@ type Proxy struct {
 
 // flight is a fetch that is under way. Its results are set when done is closed.
 type flight struct {
-	done  chan struct{}
-	data  []byte
-	stale bool
-	err   error
+	done chan struct{}
+	data []byte
+	from source
+	err  error
 }
+
+// source is where the bytes of a response come from.
+type source string
+
+const (
+	hit   source = "hit"
+	miss  source = "miss"
+	stale source = "stale"
+)
 
 // NewProxy returns a proxy with its cache in dir, which must be empty or have been
 // one before. Call [Proxy.Close] when no request is served any more.
@@ -101,6 +107,9 @@ func (p *Proxy) Close() error {
 	return p.cache.close()
 }
 
+// Ready reports whether the cache is where it was; upstream need not answer.
+func (p *Proxy) Ready() error { return inPlace(p.cache.root) }
+
 // ServeHTTP implements [http.Handler].
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name, k, ok := published(w, r)
@@ -111,11 +120,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !k.immutable {
 		fresh = time.Now().Add(-p.opts.Fresh)
 	}
-	if f, fi, err := p.cache.open(name, fresh); err == nil {
+	if f, tag, err := p.cache.open(name, fresh); err == nil {
 		defer f.Close()
-		k.headers(w, name, fi)
-		w.Header().Set("X-Cache", "hit")
-		http.ServeContent(w, r, "", fi.ModTime(), f)
+		k.headers(w, tag)
+		w.Header().Set("X-Cache", string(hit))
+		http.ServeContent(w, r, "", time.Time{}, f)
 		return
 	}
 	got := p.get(r.Context(), name, k)
@@ -130,19 +139,10 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadGateway)
 		return
 	}
-	w.Header().Set("Content-Type", k.contentType)
-	w.Header().Set("Cache-Control", k.cacheControl)
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.Header().Set("X-Cache", "miss")
-	if got.stale {
+	k.headers(w, k.tagOf(name, got.data))
+	w.Header().Set("X-Cache", string(got.from))
+	if got.from == stale {
 		w.Header().Set("Warning", `110 - "Response is Stale"`)
-		w.Header().Set("X-Cache", "stale")
-	}
-	if k.immutable {
-		w.Header().Set("ETag", contentTag(name, int64(len(got.data))))
-	} else {
-		sum := sha256.Sum256(got.data)
-		w.Header().Set("ETag", `"`+hex.EncodeToString(sum[:16])+`"`)
 	}
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(got.data))
 }
@@ -156,7 +156,7 @@ func (p *Proxy) get(ctx context.Context, name string, k *kind) *flight {
 		f = &flight{done: make(chan struct{})}
 		p.flights[name] = f
 		p.busy.Go(func() {
-			f.data, f.stale, f.err = p.fetch(name, k)
+			f.data, f.from, f.err = p.fetch(name, k)
 			p.mu.Lock()
 			delete(p.flights, name)
 			p.mu.Unlock()
@@ -174,50 +174,35 @@ func (p *Proxy) get(ctx context.Context, name string, k *kind) *flight {
 
 // fetch fetches an object and keeps it. It does not end with the client that
 // asked for it: others may wait, and what has begun is soon wanted again.
-func (p *Proxy) fetch(name string, k *kind) (data []byte, stale bool, err error) {
-	data, err = p.upstream.ReadFile(p.life, name, p.opts.MaxObject)
+func (p *Proxy) fetch(name string, k *kind) ([]byte, source, error) {
+	if k.immutable {
+		data, err := p.cache.adopt(name, k.tagOf, func(b []byte) error { return k.verify(name, b) })
+		if err == nil {
+			return data, hit, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			p.opts.Logger.Warn("what is in the cache is damaged, it is fetched again", "name", name, "error", err)
+		}
+	}
+	data, err := p.upstream.ReadFile(p.life, name, p.opts.MaxObject)
 	if err == nil {
 		err = k.verify(name, data)
 	}
 	switch {
-	case errors.Is(err, errors.ErrUnsupported):
-		return data, false, nil // it cannot be verified here, so it is not kept
 	case err == nil:
-		if kerr := p.cache.put(name, data); kerr != nil { // it can be served all the same
+		if kerr := p.cache.put(name, data, k.tagOf(name, data), !k.immutable); kerr != nil { // it can be served all the same
 			p.opts.Logger.Error("cannot cache an object", "name", name, "error", kerr)
 		}
-		return data, false, nil
+		return data, miss, nil
 	case errors.Is(err, store.ErrNotFound):
 		p.cache.remove(name)
 	case !k.immutable:
 		if old, oerr := p.cache.read(name); oerr == nil {
 			p.opts.Logger.Warn("upstream does not answer, a copy is served", "name", name, "error", err)
-			return old, true, nil
+			return old, stale, nil
 		}
 	}
-	return nil, false, err
-}
-
-// verify checks that what is named by its content is what it is named.
-func (k *kind) verify(name string, data []byte) error {
-	base := path.Base(name)
-	switch k {
-	case blobKind:
-		if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != base {
-			return fmt.Errorf("chunkserver: %s: upstream sends other contents", name)
-		}
-	case chunkKind:
-		p := store.Packed{Form: store.Raw, Data: data}
-		if plain, ok := strings.CutSuffix(base, ".cacnk"); ok {
-			base, p.Form = plain, store.Compressed
-		}
-		id, err := chunk.ParseID(base)
-		if err != nil {
-			return err
-		}
-		return store.Verify(p, id)
-	}
-	return nil
+	return nil, "", err
 }
 
 // published returns the file that a request is for, unless it is none, or the
@@ -234,13 +219,4 @@ func published(w http.ResponseWriter, r *http.Request) (name string, k *kind, ok
 		return "", nil, false
 	}
 	return name, k, true
-}
-
-// headers sets what goes with a file.
-func (k *kind) headers(w http.ResponseWriter, name string, fi os.FileInfo) {
-	h := w.Header()
-	h.Set("Content-Type", k.contentType)
-	h.Set("Cache-Control", k.cacheControl)
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("ETag", k.etag(name, fi))
 }

@@ -58,6 +58,26 @@ func New(dir string, o Options) (*Server, error) {
 // Close releases the directory.
 func (s *Server) Close() error { return s.root.Close() }
 
+// Ready reports whether the directory is there, and still the one of its name: not one
+// that was replaced or unmounted since.
+func (s *Server) Ready() error { return inPlace(s.root) }
+
+// inPlace checks that root is the directory that its name leads to.
+func inPlace(root *os.Root) error {
+	was, err := root.Stat(".")
+	if err != nil {
+		return fmt.Errorf("chunkserver: %w", err)
+	}
+	now, err := os.Stat(root.Name())
+	if err != nil {
+		return fmt.Errorf("chunkserver: %w", err)
+	}
+	if !os.SameFile(was, now) {
+		return fmt.Errorf("chunkserver: %s is another directory now", root.Name())
+	}
+	return nil
+}
+
 // ServeHTTP implements [http.Handler]. Ranges, conditional requests, HEAD and
 // Content-Length are those of [http.ServeContent].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -83,7 +103,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer f.Close()
-	k.headers(w, name, fi)
+	k.headers(w, k.fileTag(name, fi))
 	http.ServeContent(w, r, "", fi.ModTime(), f)
 }
 

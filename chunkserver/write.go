@@ -120,11 +120,7 @@ func (s *Server) expand(w http.ResponseWriter, r *http.Request, name string) boo
 		fail(w, http.StatusInternalServerError)
 		return true
 	}
-	h := w.Header()
-	h.Set("Content-Type", chunkKind.contentType)
-	h.Set("Cache-Control", chunkKind.cacheControl)
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("ETag", contentTag(name, int64(len(data))))
+	chunkKind.headers(w, chunkKind.tagOf(name, data))
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
 	return true
 }

@@ -73,30 +73,6 @@ func UnpackAll(dst [][]byte, ps []Packed, alg chunk.Algorithm, ids []chunk.ID, s
 	return nil
 }
 
-// Verify checks that p is the chunk id, under either of casync's digests, without
-// knowing its size. The error wraps [ErrCorrupt], or [errors.ErrUnsupported] for
-// the compressions that need the size: all but zstd. It is for those who keep
-// chunks for others; whoever uses one knows its size, and has [Unpack].
-func Verify(p Packed, id chunk.ID) error {
-	plain := p.Data
-	if p.Form == Compressed {
-		if !bytes.HasPrefix(p.Data, magicZstd) {
-			return fmt.Errorf("store: chunk %s: its compression: %w", id, errors.ErrUnsupported)
-		}
-		blocks, err := zstdFrame(p.Data)
-		if err == nil {
-			plain, err = expandZstd(nil, p.Data, min(uint64(blocks)*maxBlock, chunk.MaxSize))
-		}
-		if err != nil {
-			return fmt.Errorf("store: chunk %s: %w: %w", id, ErrCorrupt, err)
-		}
-	}
-	if chunk.SHA512_256.Sum(plain) != id && chunk.SHA256.Sum(plain) != id {
-		return fmt.Errorf("store: chunk %s: %w: its digest is another", id, ErrCorrupt)
-	}
-	return nil
-}
-
 // expand undoes the compression of p, for at most size bytes of output.
 func expand(dst []byte, p Packed, size uint64) ([]byte, error) {
 	switch {

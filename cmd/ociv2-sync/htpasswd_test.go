@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/bcrypt"
 )
@@ -26,4 +29,51 @@ func TestHtpasswd(t *testing.T) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
+}
+
+// Who is taken out of the files of users and tokens is out, without a restart; a file
+// that is damaged meanwhile changes nothing.
+func TestAccessReloads(t *testing.T) {
+	dir := t.TempDir()
+	users, tokenFile := filepath.Join(dir, "users"), filepath.Join(dir, "tokens")
+	n := int64(0)
+	write := func(path, text string) {
+		t.Helper()
+		must(t, os.WriteFile(path, []byte(text), 0o600))
+		n++
+		when := time.Unix(1e9+n, 0)
+		must(t, os.Chtimes(path, when, when))
+	}
+	line := func(user string) string {
+		t.Helper()
+		hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
+		must(t, err)
+		return user + ":" + string(hash) + "\n"
+	}
+	write(users, line("a")+line("b"))
+	write(tokenFile, "one two\nthree\n")
+	u := reloading(t, slog.New(slog.DiscardHandler), func() (*htpasswd, error) { return readHtpasswd(users) }, users)
+	k := reloading(t, slog.New(slog.DiscardHandler), func() (tokens, error) { return readTokens(tokenFile) }, tokenFile)
+	check := func(a, b, two, three bool) {
+		t.Helper()
+		u.looked, k.looked = time.Time{}, time.Time{}
+		if u.get().login("a", "secret") != a || u.get().login("b", "secret") != b || k.get().has("two") != two || k.get().has("three") != three {
+			t.Error("the wrong ones are let in")
+		}
+		if k.get().has("") || k.get().has("one two") {
+			t.Error("what is no token is let in")
+		}
+	}
+	check(true, true, true, true)
+	write(users, line("b"))
+	write(tokenFile, "one three\n")
+	check(false, true, false, true)
+	write(users, "damaged")
+	write(tokenFile, "")
+	check(false, true, false, true)
+	must(t, errors.Join(os.Remove(users), os.Remove(tokenFile)))
+	check(false, true, false, true)
+	write(users, line("a"))
+	write(tokenFile, "two")
+	check(true, false, true, false)
 }

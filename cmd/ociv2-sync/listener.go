@@ -2,108 +2,19 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
+	"math"
 	"net"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"github.com/ociv2-sync/ociv2-sync/chunkserver"
 )
-
-// monitorOptions reads the tokens and opens the access log.
-func (a *app) monitorOptions(o *serveOptions) (chunkserver.MonitorOptions, error) {
-	var m chunkserver.MonitorOptions
-	if o.accessLog {
-		m.AccessLog = slog.New(slog.NewJSONHandler(a.stderr, nil))
-	}
-	if o.htpasswd != "" {
-		users, err := readHtpasswd(o.htpasswd)
-		if err != nil {
-			return m, err
-		}
-		m.Login = users.login
-	}
-	if o.tokenFile != "" {
-		text, err := os.ReadFile(o.tokenFile)
-		if err != nil {
-			return m, err
-		}
-		if m.Tokens = strings.Fields(string(text)); len(m.Tokens) == 0 {
-			return m, usageError{fmt.Errorf("%s has no token", o.tokenFile)}
-		}
-	}
-	return m, nil
-}
-
-// serverTLS returns the configuration that the options mean, nil for HTTP.
-func serverTLS(o *serveOptions) (*tls.Config, error) {
-	if o.tlsCert == "" {
-		if o.tlsKey != "" || o.clientCA != "" {
-			return nil, usageError{errors.New("--tls-key and --tls-client-ca go with --tls-cert")}
-		}
-		return nil, nil
-	}
-	pair := &reloading{cert: o.tlsCert, key: o.tlsKey}
-	if pair.key == "" {
-		pair.key = pair.cert
-	}
-	if _, err := pair.get(nil); err != nil {
-		return nil, usageError{fmt.Errorf("--tls-cert: %w", err)}
-	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.get, NextProtos: []string{"http/1.1"}}
-	if o.clientCA != "" {
-		pem, err := os.ReadFile(o.clientCA)
-		if err != nil {
-			return nil, err
-		}
-		config.ClientCAs, config.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
-		if !config.ClientCAs.AppendCertsFromPEM(pem) {
-			return nil, usageError{fmt.Errorf("%s has no certificate", o.clientCA)}
-		}
-	}
-	return config, nil
-}
-
-// reloading is a certificate that is read again when its file has changed.
-type reloading struct {
-	cert, key string
-
-	mu      sync.Mutex
-	looked  time.Time // when the file was looked at
-	changed time.Time // of the file that was read
-	pair    *tls.Certificate
-}
-
-// get returns the certificate. One that cannot be read any more, being written at
-// the moment perhaps, leaves the one before in use.
-func (r *reloading) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.pair != nil && time.Since(r.looked) < time.Second {
-		return r.pair, nil
-	}
-	r.looked = time.Now()
-	fi, err := os.Stat(r.cert)
-	if err == nil && (r.pair == nil || !fi.ModTime().Equal(r.changed)) {
-		var pair tls.Certificate
-		if pair, err = tls.LoadX509KeyPair(r.cert, r.key); err == nil {
-			r.pair, r.changed = &pair, fi.ModTime()
-		}
-	}
-	if r.pair != nil {
-		return r.pair, nil
-	}
-	return nil, err
-}
 
 // listen opens what --listen says: HOST:PORT, unix:PATH, or systemd, the socket that
 // systemd has opened.
@@ -140,6 +51,7 @@ func (a *app) listen(ctx context.Context, where string) (net.Listener, error) {
 type limitedListener struct {
 	net.Listener
 	free   chan struct{}
+	stall  time.Duration // how long a client may take nothing
 	once   sync.Once
 	closed chan struct{}
 }
@@ -156,7 +68,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		<-l.free
 		return nil, err
 	}
-	return &limitedConn{Conn: conn, free: sync.OnceFunc(func() { <-l.free })}, nil
+	return &limitedConn{Conn: conn, stall: l.stall, free: sync.OnceFunc(func() { <-l.free })}, nil
 }
 
 // Close ends the wait for room too.
@@ -165,14 +77,63 @@ func (l *limitedListener) Close() error {
 	return l.Listener.Close()
 }
 
-// limitedConn gives its room back when it is closed.
+// limitedConn gives its room back when it is closed, and fails when the far side takes
+// nothing any more.
 type limitedConn struct {
 	net.Conn
-	free func()
+	free    func()
+	stall   time.Duration
+	managed atomic.Bool // somebody else sets the deadlines: TLS, to say goodbye
 }
 
+// step is how many bytes a client may take the time of a stall for: whoever is at the
+// end of a slow link gets a file of any length.
+const step = 64 << 10
+
 // ReadFrom lets files through to the system's sendfile.
-func (c *limitedConn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(c.Conn, r) }
+func (c *limitedConn) ReadFrom(r io.Reader) (n int64, err error) {
+	part := &io.LimitedReader{R: r}
+	end := int64(math.MaxInt64)
+	// sendfile wants the file, or what limits it, not two that do.
+	if limited, ok := r.(*io.LimitedReader); ok {
+		part.R, end = limited.R, limited.N
+		defer func() { limited.N -= n }()
+	}
+	for n < end {
+		part.N = min(step, end-n)
+		if err := c.arm(); err != nil {
+			return n, err
+		}
+		m, err := io.Copy(c.Conn, part)
+		n += m
+		if err != nil || part.N > 0 {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// Write implements [net.Conn].
+func (c *limitedConn) Write(p []byte) (int, error) {
+	if err := c.arm(); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+// arm gives the next bytes their time.
+func (c *limitedConn) arm() error {
+	if c.managed.Load() {
+		return nil
+	}
+	return c.Conn.SetWriteDeadline(time.Now().Add(c.stall))
+}
+
+// SetWriteDeadline implements [net.Conn].
+func (c *limitedConn) SetWriteDeadline(t time.Time) error {
+	c.managed.Store(true)
+	return c.Conn.SetWriteDeadline(t)
+}
 
 // Close closes the connection.
 func (c *limitedConn) Close() error {

@@ -1,16 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"log/slog"
 	bignum "math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -32,16 +36,18 @@ func TestReloading(t *testing.T) {
 		when := time.Unix(1e9+serial, 0)
 		must(t, os.Chtimes(path, when, when))
 	}
-	r := &reloading{cert: path, key: path}
+	var log bytes.Buffer
+	load := func() (tls.Certificate, error) { return tls.LoadX509KeyPair(path, path) }
+	logger := slog.New(slog.NewTextHandler(&log, nil))
+	if _, err := newReloaded(logger, load, path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+	write(0)
+	r := reloading(t, logger, load, path)
 	serial := func() int64 {
 		t.Helper()
 		r.looked = time.Time{}
-		pair, err := r.get(nil)
-		must(t, err)
-		return pair.Leaf.SerialNumber.Int64()
-	}
-	if _, err := r.get(nil); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("no file: %v", err)
+		return r.get().Leaf.SerialNumber.Int64()
 	}
 	for n := range int64(3) {
 		write(n + 1)
@@ -50,9 +56,29 @@ func TestReloading(t *testing.T) {
 		}
 	}
 	must(t, os.WriteFile(path, []byte("damaged"), 0o600))
+	for range 2 {
+		if got := serial(); got != 3 {
+			t.Errorf("certificate %d, want 3", got)
+		}
+	}
+	if n := strings.Count(log.String(), "level=ERROR"); n != 1 || !strings.Contains(log.String(), path) {
+		t.Errorf("the log names the damaged file %d times:\n%s", n, log.String())
+	}
+	must(t, os.Remove(path))
 	if got := serial(); got != 3 {
 		t.Errorf("certificate %d, want 3", got)
 	}
+	write(4)
+	if got := serial(); got != 4 {
+		t.Errorf("certificate %d, want 4", got)
+	}
+}
+
+func reloading[T any](t *testing.T, logger *slog.Logger, load func() (T, error), path string) *reloaded[T] {
+	t.Helper()
+	r, err := newReloaded(logger, load, path)
+	must(t, err)
+	return r
 }
 
 // As many connections are accepted as there is room for, and more when one ends.

@@ -20,15 +20,22 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 )
 
-// The limits of the server's connections. A chunk is small; a client that
-// takes longer for one is at the end of a slow link, not stuck.
-const (
-	headerTimeout = 10 * time.Second
-	idleTimeout   = 2 * time.Minute
-	writeTimeout  = 10 * time.Minute
-	maxHeader     = 16 << 10
-	shutdownGrace = 10 * time.Second
-)
+// maxHeader is the most bytes in the header of a request.
+const maxHeader = 16 << 10
+
+// limits are how long the clients of a server may take.
+type limits struct {
+	header time.Duration // to send the header of a request
+	body   time.Duration // to send all of it, a chunk of 16 MB over a slow link
+	idle   time.Duration // to send the next one
+	stall  time.Duration // to take some of the response
+	grace  time.Duration // to end when the server does
+}
+
+// defaultLimits cut off who is stuck, or wants to hold connections, not who is slow.
+func defaultLimits() limits {
+	return limits{header: 10 * time.Second, body: 10 * time.Minute, idle: 2 * time.Minute, stall: 2 * time.Minute, grace: 10 * time.Second}
+}
 
 func newServeCommand(a *app) *cobra.Command {
 	var o serveOptions
@@ -39,7 +46,18 @@ func newServeCommand(a *app) *cobra.Command {
 store, in DIR, the current directory if it is not given. casync, desync and any
 HTTP client can read from it; so they can from any other web server that serves
 the same directory. SIGINT and SIGTERM end it when the requests that are being
-answered are, with exit code 0. It answers /healthz, /readyz and /metrics too.
+answered are, at most 10 seconds later, with exit code 0, or 1 if it cut some off.
+
+  /healthz  200 as long as it runs
+  /readyz   200, or 503 when DIR, or --cache, is not the directory any more that it
+            was: unmounted, removed or replaced. A proxy need not reach its URL
+  /metrics  for Prometheus: requests by status, bytes, time, hits and misses
+
+/metrics asks for a token or a password as files do; the others do not. Certificate,
+tokens and users are read again when their files change; if these make no sense then,
+what they said before holds. Each line of --access-log is a JSON object: time, remote,
+method, path, status, bytes of the body, took (nanoseconds), and cache: hit, miss or
+stale, of a proxy.
 
 Chunks are served as they are stored, and uncompressed to who asks for that, as
 desync can. With --write it takes chunks too, by PUT, from those who are let in:
@@ -47,7 +65,8 @@ each is verified before it can be seen, and none is ever replaced.
 
 With a URL in place of DIR, of a repository or a chunk store, it is a proxy with a
 cache in the directory --cache: it fetches each object once, however many clients
-want it, verifies it, and serves what it has when the URL does not answer.
+want it, verifies it, and serves what it has when the URL does not answer; a tag
+that may be out of date then has the header "Warning: 110".
 
 With --stdio it speaks SFTP on standard input and output: that is what ssh://
 repositories start on their host. With --confine it is the forced command of a
@@ -57,6 +76,8 @@ The directory is what "/" and "." mean to it.`,
 		Example: `  ociv2-sync serve /srv/www/images --listen :8080
   # for a site: everything crosses the slow link once
   ociv2-sync serve https://images.example --cache /var/cache/images --listen :8080
+  # behind a socket unit of systemd
+  ociv2-sync serve /srv/www/images --listen systemd
   # a store that desync writes chunks to
   ociv2-sync serve /srv/chunks.castr --write --htpasswd users --tls-cert pair.pem --listen :8443
   # in authorized_keys
@@ -119,10 +140,11 @@ func webFlags(cmd *cobra.Command) (given bool) {
 	return given
 }
 
-// closingHandler serves until it is closed.
+// closingHandler serves until it is closed, and says whether it can.
 type closingHandler interface {
 	http.Handler
 	io.Closer
+	Ready() error
 }
 
 // handler returns what serves a directory, or stands for a URL.
@@ -180,7 +202,7 @@ func (a *app) serveHTTP(ctx context.Context, what string, o *serveOptions) (err 
 	if err != nil {
 		return err
 	}
-	config, err := serverTLS(o)
+	config, err := a.serverTLS(o)
 	if err != nil {
 		return err
 	}
@@ -193,18 +215,27 @@ func (a *app) serveHTTP(ctx context.Context, what string, o *serveOptions) (err 
 	if err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
-	address, scheme := l.Addr(), "http"
-	l = &limitedListener{Listener: l, free: make(chan struct{}, o.maxConns), closed: make(chan struct{})}
+	scheme := "http"
 	if config != nil {
-		l, scheme = tls.NewListener(l, config), "https"
+		scheme = "https"
 	}
-	server := &http.Server{
-		Handler:           chunkserver.NewMonitor(handler, monitor),
-		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
-		WriteTimeout: writeTimeout, MaxHeaderBytes: maxHeader,
+	fmt.Fprintf(a.stdout, "serving %s on %s://%s\n", public(what), scheme, l.Addr())
+	monitor.Ready = handler.Ready
+	return serveUntil(ctx, l, &http.Server{
+		Handler: chunkserver.NewMonitor(handler, monitor), TLSConfig: config,
 		ErrorLog: slog.NewLogLogger(a.logger().Handler(), slog.LevelInfo),
+	}, o.maxConns, defaultLimits())
+}
+
+// serveUntil serves as many connections at a time as maxConns, until ctx is done:
+// then no new ones, but the requests that are being answered to their end.
+func serveUntil(ctx context.Context, l net.Listener, server *http.Server, maxConns int, limit limits) error {
+	server.ReadHeaderTimeout, server.ReadTimeout, server.IdleTimeout = limit.header, limit.body, limit.idle
+	server.MaxHeaderBytes = maxHeader
+	l = &limitedListener{Listener: l, stall: limit.stall, free: make(chan struct{}, maxConns), closed: make(chan struct{})}
+	if server.TLSConfig != nil {
+		l = tls.NewListener(l, server.TLSConfig)
 	}
-	fmt.Fprintf(a.stdout, "serving %s on %s://%s\n", public(what), scheme, address)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(l) }()
 	select {
@@ -212,9 +243,9 @@ func (a *app) serveHTTP(ctx context.Context, what string, o *serveOptions) (err 
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit.grace)
 	defer cancel()
-	err = server.Shutdown(grace)
+	err := server.Shutdown(grace)
 	<-failed // ErrServerClosed, at once
 	if err != nil {
 		return errors.Join(fmt.Errorf("serve: requests were cut off: %w", err), server.Close())

@@ -1,0 +1,273 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/testutil"
+)
+
+// served is a server with limits of its own.
+type served struct {
+	addr string
+	stop context.CancelFunc
+	done chan error
+}
+
+func serveWith(t *testing.T, h http.Handler, config *tls.Config, limit limits) *served {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	s := &served{addr: l.Addr().String(), stop: stop, done: make(chan error, 1)}
+	go func() {
+		s.done <- serveUntil(ctx, l, &http.Server{Handler: h, TLSConfig: config, ErrorLog: nil}, 100, limit)
+		close(s.done)
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-s.done
+	})
+	return s
+}
+
+// dial opens a connection and sends something.
+func (s *served) dial(t *testing.T, send string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", s.addr)
+	must(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	_, err = io.WriteString(c, send)
+	must(t, err)
+	return c
+}
+
+// Who sends a header or a body without end, or takes nothing, is cut off; who takes
+// little at a time is not, however long it takes.
+func TestSlowClients(t *testing.T) {
+	big := filepath.Join(t.TempDir(), "big")
+	const size = 64 << 20 // more than the system keeps for a connection
+	must(t, os.WriteFile(big, nil, 0o600))
+	must(t, os.Truncate(big, size))
+	limit := defaultLimits()
+	limit.header, limit.body, limit.idle, limit.stall = 100*time.Millisecond, 200*time.Millisecond, 100*time.Millisecond, 200*time.Millisecond
+	s := serveWith(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, big) }), nil, limit)
+	for name, send := range map[string]string{
+		"nothing":           "",
+		"part of a header":  "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+		"part of a body":    "PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n123",
+		"nothing more":      "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n",
+		"header too large":  "GET / HTTP/1.1\r\nHost: x\r\nX-Large: " + strings.Repeat("x", 30_000) + "\r\n\r\n",
+		"no HTTP":           "\x16\x03\x01\x00\x05hello\r\n\r\n",
+		"a body of nothing": "PUT / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := s.dial(t, send)
+			if _, err := io.Copy(io.Discard, c); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+				t.Error(err)
+			}
+		})
+	}
+	t.Run("takes nothing", func(t *testing.T) {
+		t.Parallel()
+		c := s.dial(t, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		buf := make([]byte, 1)
+		_, err := io.ReadFull(c, buf) // now it is being answered
+		must(t, err)
+		time.Sleep(4 * limit.stall) // what is tested is that time passes; more of it does no harm
+		n, err := io.Copy(io.Discard, c)
+		if n > size-(1<<20) {
+			t.Errorf("%d bytes came, %v", n, err)
+		}
+	})
+}
+
+// A long file may take any time, in parts.
+func TestSlowTransfer(t *testing.T) {
+	inner, far := net.Pipe()
+	defer far.Close()
+	c := &limitedConn{Conn: inner, free: func() {}, stall: time.Hour}
+	data := bytes.Repeat([]byte("0123456789"), 30_000)
+	for name, r := range map[string]io.Reader{
+		"all":     bytes.NewReader(data),
+		"limited": io.LimitReader(io.MultiReader(bytes.NewReader(data), strings.NewReader("more")), int64(len(data))),
+		"short":   io.LimitReader(bytes.NewReader(data), 1<<40),
+	} {
+		got := make(chan []byte)
+		go func() {
+			b := make([]byte, len(data))
+			_, _ = io.ReadFull(far, b)
+			got <- b
+		}()
+		n, err := c.ReadFrom(r)
+		if n != int64(len(data)) || err != nil || !bytes.Equal(<-got, data) {
+			t.Errorf("%s: %d bytes, %v", name, n, err)
+		}
+		if l, ok := r.(*io.LimitedReader); ok && name == "limited" && l.N != 0 {
+			t.Errorf("%d bytes are said to be left", l.N)
+		}
+	}
+	must(t, c.Close())
+}
+
+// When the server is told to stop, what is being answered is answered, nothing new is
+// taken, and it ends well; who takes too long is cut off, and that is said.
+func TestShutdown(t *testing.T) {
+	for name, within := range map[string]bool{"in time": true, "too late": false} {
+		t.Run(name, func(t *testing.T) {
+			begun, finish := make(chan struct{}), make(chan struct{})
+			limit := defaultLimits()
+			if !within {
+				limit.grace = time.Millisecond
+			}
+			s := serveWith(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				close(begun)
+				<-finish
+				_, _ = io.WriteString(w, "the end")
+			}), nil, limit)
+			c := s.dial(t, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+			<-begun
+			s.stop()
+			for { // until the listener is closed
+				c, err := net.Dial("tcp", s.addr)
+				if err != nil {
+					break
+				}
+				_ = c.Close()
+			}
+			if !within {
+				if err := <-s.done; err == nil || !strings.Contains(err.Error(), "requests were cut off") || exitCode(err) != exitFailed {
+					t.Errorf("error %v", err)
+				}
+				close(finish)
+				return
+			}
+			close(finish)
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			must(t, err)
+			body, err := io.ReadAll(resp.Body)
+			if err != nil || string(body) != "the end" || resp.Close != true {
+				t.Errorf("%q, close %v, %v", body, resp.Close, err)
+			}
+			if err := <-s.done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Clients without a certificate, or with that of another authority, are not let in.
+func TestClientCertificates(t *testing.T) {
+	own, client, other := testutil.NewCertificate(t), testutil.NewCertificate(t), testutil.NewCertificate(t)
+	config, err := new(app).serverTLS(&serveOptions{tlsCert: own.CertFile, tlsKey: own.KeyFile, clientCA: client.CertFile})
+	must(t, err)
+	s := serveWith(t, http.NotFoundHandler(), config, defaultLimits())
+	roots := x509.NewCertPool()
+	text, err := os.ReadFile(own.CertFile)
+	must(t, err)
+	roots.AppendCertsFromPEM(text)
+	get := func(certs ...*testutil.Certificate) error {
+		conf := &tls.Config{RootCAs: roots}
+		for _, c := range certs {
+			pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+			must(t, err)
+			conf.Certificates = append(conf.Certificates, pair)
+		}
+		tr := &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true}
+		resp, err := (&http.Client{Transport: tr}).Get("https://" + s.addr + "/x")
+		if err != nil {
+			return err
+		}
+		return resp.Body.Close()
+	}
+	if err := get(client); err != nil {
+		t.Errorf("the right certificate: %v", err)
+	}
+	if get() == nil || get(other) == nil {
+		t.Error("the wrong certificate, or none, is good enough")
+	}
+	for _, o := range []serveOptions{
+		{tlsCert: own.CertFile, tlsKey: other.KeyFile},
+		{tlsCert: own.CertFile, tlsKey: own.KeyFile, clientCA: own.KeyFile},
+	} {
+		if _, err := new(app).serverTLS(&o); exitCode(err) != exitUsage {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+}
+
+// systemd hands over its socket: sd_listen_fds(3), with the program that systemd has
+// for that, and without.
+func TestSocketActivation(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "catalog.json"), []byte("{}"), 0o600))
+	socket := filepath.Join(t.TempDir(), "socket")
+	exe := filepath.Join(dir, "ociv2-sync") // by its name the test is the program
+	must(t, os.Symlink(newDevice(t).command().Path, exe))
+	fetch := func(t *testing.T, network, addr string) {
+		t.Helper()
+		tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			for { // until systemd's program listens
+				c, err := new(net.Dialer).DialContext(ctx, network, addr)
+				if err == nil || ctx.Err() != nil {
+					return c, err
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}}
+		resp, err := (&http.Client{Transport: tr}).Get("http://x/catalog.json")
+		must(t, err)
+		defer resp.Body.Close()
+		if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "{}" {
+			t.Errorf("%s %q, %v", resp.Status, b, err)
+		}
+	}
+	start := func(t *testing.T, cmd *exec.Cmd) {
+		t.Helper()
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		cmd.Env = append(cleanEnv(), cmd.Env...)
+		must(t, cmd.Start())
+		t.Cleanup(func() {
+			must(t, cmd.Process.Signal(syscall.SIGTERM))
+			if code := wait(t, cmd); code != 0 || t.Failed() {
+				t.Errorf("exit code %d\n%s", code, stderr.String())
+			}
+		})
+	}
+	t.Run("systemd-socket-activate", func(t *testing.T) {
+		tool := testutil.Tool(t, "systemd-socket-activate")
+		// It becomes the program with the first connection.
+		cmd := exec.Command(tool, "-l", socket, exe, "serve", "--listen", "systemd", dir)
+		start(t, cmd)
+		fetch(t, "unix", socket)
+		fetch(t, "unix", socket)
+	})
+	t.Run("descriptor 3", func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		f, err := l.(*net.TCPListener).File()
+		must(t, err)
+		cmd := exec.Command("sh", "-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" serve --listen systemd "$1"`, exe, dir)
+		cmd.ExtraFiles = []*os.File{f}
+		start(t, cmd)
+		addr := l.Addr().String()
+		must(t, errors.Join(f.Close(), l.Close()))
+		fetch(t, "tcp", addr)
+	})
+}
