@@ -22,6 +22,9 @@ const (
 	// leasePrefix begins the name of the file that a push holds from before its
 	// first look at what is there to its end.
 	leasePrefix = ".push-"
+	// burySuffix follows the name of a lock that has expired, in that of the lock of
+	// who removes it.
+	burySuffix = "-expired-"
 
 	// lockTime is how long a lock is good for whom cannot see its owner.
 	lockTime = 5 * time.Minute
@@ -94,13 +97,14 @@ func tryClaim(ctx context.Context, s Space, path string, now time.Time) (claim, 
 		}
 		return got, "", nil
 	}
-	owner, alive, err := aliveAt(ctx, s, path, now)
+	there, owner, alive, err := look(ctx, s, path, now)
 	if alive || err != nil {
 		return nil, owner, err
 	}
 	if owner != "" { // dead
-		if err := s.Remove(ctx, path); err != nil {
-			return nil, "", err
+		removed, err := bury(ctx, s, path, there, now)
+		if err != nil || !removed {
+			return nil, owner, err
 		}
 	}
 	c := &fileClaim{space: s, path: path, me: newLockFile()}
@@ -122,30 +126,53 @@ func tryClaim(ctx context.Context, s Space, path string, now time.Time) (claim, 
 	return c, "", nil
 }
 
+// bury removes the lock at path, which has expired, and reports whether it has. Of
+// several who find it so only one may: the next one would remove the lock that the
+// first one takes then. That one holds a lock of its own, named after the one that
+// has expired.
+func bury(ctx context.Context, s Space, path string, dead lockFile, now time.Time) (removed bool, err error) {
+	spade, _, err := tryClaim(ctx, s, path+burySuffix+strings.ToLower(dead.ID), now)
+	if spade == nil || err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, spade.release(ctx)) }()
+	there, owner, alive, err := look(ctx, s, path, now)
+	if err != nil || owner == "" || alive || there.ID != dead.ID {
+		return false, err // somebody has been faster
+	}
+	return true, s.Remove(ctx, path)
+}
+
 // aliveAt reports whether the lock at path is held, and by whom; "" says that
 // there is no such file.
 func aliveAt(ctx context.Context, s Space, path string, now time.Time) (string, bool, error) {
 	if c, ok := s.(claimer); ok {
 		return c.alive(ctx, path, now)
 	}
+	_, owner, alive, err := look(ctx, s, path, now)
+	return owner, alive, err
+}
+
+// look is aliveAt for a Space that is no claimer; it returns what the lock says, too.
+func look(ctx context.Context, s Space, path string, now time.Time) (l lockFile, owner string, alive bool, err error) {
 	b, err := s.ReadFile(ctx, path, maxLock)
 	if errors.Is(err, store.ErrNotFound) {
-		return "", false, nil
+		return l, "", false, nil
 	}
 	if err != nil && !errors.Is(err, store.ErrTooLarge) {
-		return "", false, err
+		return l, "", false, err
 	}
 	changed := now
 	for e, err := range s.List(ctx, ".", false) {
 		if err != nil {
-			return "", false, err
+			return l, "", false, err
 		}
 		if e.Path == path {
 			changed = e.ModTime
 		}
 	}
-	l := parseLock(b, changed)
-	return l.Owner, now.Before(l.Expires), nil
+	l = parseLock(b, changed)
+	return l, l.Owner, now.Before(l.Expires), nil
 }
 
 // fileClaim is a lock where nothing but its text tells whose it is.
@@ -300,13 +327,15 @@ func leases(ctx context.Context, s Space, now time.Time) (owners []string, err e
 		if err != nil {
 			return nil, err
 		}
-		if !strings.HasPrefix(e.Path, leasePrefix) {
+		lease := strings.HasPrefix(e.Path, leasePrefix)
+		if !lease && !strings.HasPrefix(e.Path, lockName+burySuffix) && !strings.HasPrefix(e.Path, collectName+burySuffix) {
 			continue
 		}
 		owner, alive, err := aliveAt(ctx, s, e.Path, now)
 		switch {
 		case err != nil:
 			return nil, err
+		case alive && !lease:
 		case alive:
 			owners = append(owners, owner)
 		case owner != "":

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -100,6 +101,102 @@ func TestLock(t *testing.T) {
 		}
 		if _, err := os.Stat(path); err != nil {
 			t.Errorf("the lock of another was removed: %v", err)
+		}
+	})
+}
+
+// late has another do something at the moment at which a lock was found expired.
+type late struct {
+	Space
+	once sync.Once
+	hook func()
+}
+
+func (l *late) Remove(ctx context.Context, path string) error {
+	l.once.Do(l.hook)
+	return l.Space.Remove(ctx, path)
+}
+
+// Of those who find a lock expired, one gets it.
+func TestExpiredLock(t *testing.T) {
+	spaces(t, func(t *testing.T, s Space, dir string) {
+		dead, err := json.Marshal(lockFile{Owner: "dead:1", ID: "X", Boot: "there", Expires: time.Now().Add(-time.Second)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		abandon := func() {
+			if err := os.WriteFile(filepath.Join(dir, lockName), dead, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		try := func(s Space) claim {
+			c, _, err := tryClaim(t.Context(), s, lockName, time.Now())
+			if err != nil {
+				t.Error(err)
+			}
+			return c
+		}
+		release := func(claims ...claim) (got int) {
+			for _, c := range claims {
+				if c == nil {
+					continue
+				}
+				got++
+				if held, err := c.held(t.Context()); err != nil || !held {
+					t.Errorf("a lock that was taken is held: %t, %v", held, err)
+				}
+				if err := c.release(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+			return got
+		}
+		if _, flock := s.(claimer); !flock {
+			// One has looked, and is about to remove it, when the other one begins.
+			abandon()
+			var second claim
+			first := try(&late{Space: s, hook: func() { second = try(s) }})
+			if n := release(first, second); n != 1 {
+				t.Errorf("%d have the lock", n)
+			}
+		}
+		for range 20 {
+			abandon()
+			var claims [8]claim
+			var wg sync.WaitGroup
+			begin := make(chan struct{})
+			for i := range claims {
+				wg.Go(func() {
+					<-begin
+					claims[i] = try(s)
+				})
+			}
+			close(begin)
+			wg.Wait()
+			if n := release(claims[:]...); n > 1 {
+				t.Fatalf("%d have the lock", n)
+			}
+			if c := try(s); c != nil { // where each was in the way of the others
+				release(c)
+			}
+		}
+		// One died as it removed it: that expires as well, and a push leaves nothing.
+		abandon()
+		if err := os.WriteFile(filepath.Join(dir, lockName+burySuffix+"x"), dead, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if release(try(s)) != 1 {
+			t.Error("the lock stays expired")
+		}
+		if err := os.WriteFile(filepath.Join(dir, lockName+burySuffix+"y"), dead, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := Reserve(t.Context(), s, time.Now, func(context.Context) error { return nil }); err != nil {
+			t.Error(err)
+		}
+		left, err := filepath.Glob(filepath.Join(dir, ".*"))
+		if err != nil || len(left) != 0 {
+			t.Errorf("left %v, %v", left, err)
 		}
 	})
 }

@@ -22,12 +22,18 @@ const (
 // The test is skipped where the directory cannot hold extended attributes.
 func StartS3(t testing.TB, buckets ...string) string {
 	t.Helper()
+	return StartS3In(t, t.TempDir(), buckets...)
+}
+
+// StartS3In is StartS3 with the objects as files in directories of a directory, each
+// called as its bucket.
+func StartS3In(t testing.TB, dir string, buckets ...string) string {
+	t.Helper()
 	// From the cache of the go command, once it has been built.
 	out, err := exec.CommandContext(t.Context(), "go", "tool", "-modfile=../../tools/go.mod", "-n", "versitygw").Output()
 	if err != nil {
 		t.Skipf("the S3 server cannot be built: %v", err)
 	}
-	dir := t.TempDir()
 	for _, b := range buckets {
 		if err := os.MkdirAll(filepath.Join(dir, b), 0o755); err != nil {
 			t.Fatal(err)
