@@ -170,8 +170,18 @@ func TestExtractBlobDevice(t *testing.T) {
 			if got := read(t, device); len(got) != size || !bytes.Equal(got[:len(want)], want) {
 				t.Errorf("the device has %d bytes, or others", len(got))
 			}
-			if _, err := archive.VerifyTarget(t.Context(), open(t, index), device, func(archive.Range) error { return nil }); !errors.Is(err, archive.ErrDamaged) {
+			if _, err := archive.VerifyTarget(t.Context(), open(t, index), device, func(archive.Range) error { return nil }); err != nil {
 				t.Errorf("a longer device: %v", err)
+			}
+			ofDevice, ofFile := filepath.Join(dir, "device.caibx"), filepath.Join(dir, "file.caibx")
+			makeOf(t, device, ofDevice, nil)
+			makeOf(t, write(t, filepath.Join(dir, "copy"), read(t, device)), ofFile, nil)
+			if !bytes.Equal(read(t, ofDevice), read(t, ofFile)) {
+				t.Error("the device has another index than a file with its bytes")
+			}
+			write(t, device, []byte("damaged"))
+			if _, err := archive.VerifyTarget(t.Context(), open(t, index), device, func(archive.Range) error { return nil }); !errors.Is(err, archive.ErrDamaged) {
+				t.Errorf("a damaged device: %v", err)
 			}
 		}
 		if out, err := exec.CommandContext(t.Context(), "losetup", "-d", device).CombinedOutput(); err != nil {

@@ -69,6 +69,7 @@ type Input struct {
 	store   store.Store // of an index
 	near    bool        // it answers at once
 	live    bool        // a directory, read as an archive
+	device  *os.File    // a block device
 	tempDir string
 	sub     *subtree
 	close   func() error
@@ -175,6 +176,9 @@ func Open(ctx context.Context, name string, opts OpenOptions) (*Input, error) {
 		in.seekable(f, uint64(fi.Size()))
 	} else {
 		in.write = copyFrom(f)
+	}
+	if fi.Mode()&(os.ModeDevice|os.ModeCharDevice) == os.ModeDevice {
+		in.device = f
 	}
 	return in, nil
 }

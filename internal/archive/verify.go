@@ -188,7 +188,8 @@ type Range struct{ From, To uint64 }
 
 // VerifyTarget checks that what an index describes is what is at target: a
 // directory for the index of an archive, which is read with the archive's
-// features, or any other file. It reports the parts that differ, and then
+// features, or any other file; of a block device, which has a length of its own,
+// what follows is not looked at. It reports the parts that differ, and then
 // returns an error too. No chunk is needed for it.
 func VerifyTarget(ctx context.Context, in *Input, target string, report func(Range) error) (*Verified, error) {
 	if in.Index == nil {
@@ -201,6 +202,9 @@ func VerifyTarget(ctx context.Context, in *Input, target string, report func(Ran
 	defer other.Close()
 	if other.IsArchive() != in.IsArchive() {
 		return nil, fmt.Errorf("archive: %w: one of %s and %s is a tree, the other a blob", ErrUsage, in.name, target)
+	}
+	if other.device != nil {
+		other.write = copyFrom(io.LimitReader(other.device, int64(in.Index.Size())))
 	}
 	done := &Verified{}
 	err = other.Read(ctx, func(_ context.Context, r io.Reader) error {
