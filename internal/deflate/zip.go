@@ -19,6 +19,9 @@ import (
 // maxMembers is the largest number of members that are inflated.
 const maxMembers = 1 << 18
 
+// maxTried is how many members decide about the encoder, the largest first.
+const maxTried = 256
+
 // stream is a deflate stream in a file.
 type stream struct {
 	at, packed int64
@@ -140,8 +143,8 @@ func OpenZip(b []byte) (form []byte, e Encoder, ok bool) {
 	made := func(s stream, data []byte, e Encoder) bool { return z.makes(data, b[s.at:s.at+s.packed], e) }
 	// Many encoders make a small one alike.
 	bySize := slices.SortedFunc(slices.Values(list), func(a, b stream) int { return int(b.size - a.size) })
-	bySize = bySize[:min(len(bySize), 8)]
-	var inflated [8][]byte
+	bySize = bySize[:min(len(bySize), maxTried)]
+	inflated := make([][]byte, len(bySize))
 	for i, s := range bySize {
 		inflated[i] = data(s)
 	}
