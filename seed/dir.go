@@ -133,6 +133,7 @@ func (s *dirSeed) look(ctx context.Context, want *Wanted, found func(Digest, str
 	// other files of that size need not be read.
 	wanted := func(c candidate) bool { return want.HasSize(c.size) }
 	return func(ctx context.Context) error {
+		defer s.report()
 		if err := s.hashAll(ctx, scan, likely, wanted, take); err != nil {
 			return err
 		}
@@ -193,7 +194,6 @@ func (s *dirSeed) walk(ctx context.Context, scan Scan, meet func(c candidate, na
 	if err != nil {
 		return err
 	}
-	defer s.passed.report(s.log, s.path)
 	for _, top := range tops {
 		if err := filepath.WalkDir(top, visit); err != nil {
 			return err
@@ -233,7 +233,6 @@ func (s *dirSeed) hashAll(ctx context.Context, scan Scan, cands []candidate, wan
 	// that can satisfy the same content come together, and the rest of a size
 	// is skipped as soon as it is satisfied. The largest first, so that no
 	// core is left with one of them at the end.
-	defer s.passed.report(s.log, s.path)
 	slices.SortStableFunc(cands, func(a, b candidate) int { return cmp.Compare(b.size, a.size) })
 	g, ctx := errgroup.WithContext(ctx)
 	work := make(chan candidate)
@@ -313,6 +312,9 @@ func (s *dirSeed) pass(path string, err error) {
 	s.passed.add(path, err)
 }
 
+// report says what was passed over since the last report.
+func (s *dirSeed) report() { s.passed.report(s.log, "seed", s.path) }
+
 // passed are files that are of no use: of a large tree there may be thousands.
 type passed struct {
 	mu    sync.Mutex
@@ -338,14 +340,15 @@ func (p *passed) add(path string, err error) {
 	p.n[why]++
 }
 
-// report says how many files were passed over since the last report, and why.
-func (p *passed) report(log *slog.Logger, seed string) {
+// report says how many files were passed over since the last report, and why; where
+// says of what.
+func (p *passed) report(log *slog.Logger, where ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.n == nil {
 		return
 	}
-	args := []any{"seed", seed}
+	args := where
 	for _, why := range slices.Sorted(maps.Keys(p.n)) {
 		args = append(args, why, p.n[why])
 	}

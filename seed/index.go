@@ -31,6 +31,7 @@ func Index(ctx context.Context, s Seed) (Indexed, error) {
 }
 
 func (s *dirSeed) index(ctx context.Context) (Indexed, error) {
+	defer s.report()
 	scan := s.opts.Memory.Scan(s.path)
 	var out Indexed
 	var unknown []candidate

@@ -94,6 +94,9 @@ func (p *Plan) Recut(ctx context.Context, nodes []toc.Node, space *Space, log *s
 			wanted[p.Chunks[i].ID] = true
 		}
 	}
+	var lost passed
+	var told sync.Map
+	defer lost.report(log, "wanted for", "parts of other files")
 	found := make([]map[chunk.ID]place, len(p.Missing))
 	at := 0
 	for k, m := range p.Missing {
@@ -112,7 +115,7 @@ func (p *Plan) Recut(ctx context.Context, nodes []toc.Node, space *Space, log *s
 			continue
 		}
 		g.Go(func() error {
-			f := finder{plan: p, space: space, log: log, left: make(map[chunk.ID]uint64), found: make(map[chunk.ID]place)}
+			f := finder{plan: p, space: space, log: log, lost: &lost, told: &told, left: make(map[chunk.ID]uint64), found: make(map[chunk.ID]place)}
 			for _, i := range inside {
 				f.left[p.Chunks[i].ID] = p.Chunks[i].Size
 			}
@@ -239,6 +242,8 @@ type finder struct {
 	plan  *Plan
 	space *Space
 	log   *slog.Logger
+	lost  *passed             // files that could not be read
+	told  *sync.Map           // which these are
 	left  map[chunk.ID]uint64 // not found yet; their sizes
 	found map[chunk.ID]place
 }
@@ -254,7 +259,10 @@ func (f *finder) search(ctx context.Context, bases []base, first int64) error {
 			return ctx.Err()
 		}
 		if err != nil {
-			f.log.Warn("seed file passed over", "seed", f.plan.Seeds[b.seed], "file", b.path, "reason", err)
+			f.log.Info("seed file passed over", "seed", f.plan.Seeds[b.seed], "file", b.path, "reason", err)
+			if _, told := f.told.LoadOrStore(b, nil); !told {
+				f.lost.add(b.path, err)
+			}
 		}
 	}
 	return nil

@@ -87,6 +87,19 @@ func TestImagesShareFiles(t *testing.T) {
 			t.Errorf("%s is a file of the root", path)
 		}
 	}
+	// Nor to a seed, and none into it.
+	other := newDevice(t)
+	other.must("pull", "--link=hard", "--seed", dest, p.ref(2))
+	testutil.CompareTrees(t, p.releases[1], other.tree("app:2"))
+	seeds := map[uint64]bool{}
+	for _, inode := range files(t, dest) {
+		seeds[inode] = true
+	}
+	for path, inode := range files(t, other.root) {
+		if seeds[inode] {
+			t.Errorf("%s is a file of the seed", path)
+		}
+	}
 	d.must("rm", "app:1")
 	kept := len(files(t, objects))
 	d.must("rm", "app:2")

@@ -2,8 +2,10 @@ package assemble
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -100,5 +102,33 @@ func TestRunLeavesHoles(t *testing.T) {
 	must(t, unix.Stat(filepath.Join(dest.Path(), "sparse"), &st))
 	if st.Blocks*512 > 1<<20 {
 		t.Errorf("a hole takes %d bytes", st.Blocks*512)
+	}
+}
+
+// What a filesystem cannot hold is named, and the rest is there: on xfs the targets of
+// symbolic links have at most 1023 bytes.
+func TestLacksWhatFilesystemCannotHold(t *testing.T) {
+	source := filepath.Join(t.TempDir(), "source")
+	must(t, os.Mkdir(source, 0o755))
+	must(t, os.WriteFile(filepath.Join(source, "file"), []byte("file"), 0o644))
+	must(t, os.Symlink(strings.Repeat("t", 1500), filepath.Join(source, "link")))
+	p := publishDir(t, source)
+	dir := filepath.Join(testutil.LoopMount(t, "xfs"), "dest")
+	must(t, os.Mkdir(dir, 0o755))
+	dest, err := tree.OpenDir(dir)
+	must(t, err)
+	defer dest.Close()
+	for _, run := range []func(context.Context, Job, *tree.Dir, Options) (*Stats, error){Run, Update} {
+		stats, err := run(t.Context(), p.job(p.plan(t, nothing), &p.store, newCache(t)), dest, Options{})
+		must(t, err)
+		un := stats.Unrestored
+		if len(un) != 1 || un[0].Path != "link" || un[0].What != "node" || !strings.Contains(un[0].Error(), "a target of 1500 bytes") {
+			t.Errorf("not restored is %v", un)
+		}
+		names, err := dest.Names()
+		must(t, err)
+		if b, err := os.ReadFile(filepath.Join(dir, "file")); string(b) != "file" || len(names) != 1 {
+			t.Errorf("%q, %v; there is %q", b, err, names)
+		}
 	}
 }

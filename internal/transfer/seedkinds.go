@@ -128,7 +128,9 @@ func (o *seedOpener) images(dir string) error {
 		path := filepath.Join(dir, e.Name())
 		switch {
 		case e.IsDir():
-			_, err = o.image(path)
+			if _, err = o.image(path); errors.Is(err, fs.ErrPermission) {
+				err = nil // the walk through the tree counts it
+			}
 		case e.Type().IsRegular() && archiveName.MatchString(e.Name()):
 			err = o.archive(path)
 		case e.Type().IsRegular() && strings.HasSuffix(e.Name(), ".caibx"):

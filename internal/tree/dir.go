@@ -163,7 +163,11 @@ func (d *Dir) Inherits() bool {
 // Symlink makes a symbolic link. The target may be anything; nothing here ever
 // follows it.
 func (d *Dir) Symlink(target, name string) error {
-	return d.do("symlink", name, func() error { return unix.Symlinkat(target, d.fd, name) })
+	err := d.do("symlink", name, func() error { return unix.Symlinkat(target, d.fd, name) })
+	if errors.Is(err, unix.ENAMETOOLONG) { // xfs has 1023 bytes, others up to 4095
+		err = fmt.Errorf("%w: a target of %d bytes", err, len(target))
+	}
+	return err
 }
 
 // Mknod makes a device, fifo or socket with permissions 0600. mode gives the

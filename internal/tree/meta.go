@@ -64,7 +64,10 @@ func (u Unrestored) Unwrap() error { return u.Err }
 // MayLack reports whether an error says that we may not, or the filesystem
 // cannot: what becomes an Unrestored rather than a failure.
 func MayLack(err error) bool {
-	for _, e := range []error{unix.EPERM, unix.EACCES, unix.EOPNOTSUPP, unix.ENOTTY, unix.EINVAL, unix.ENOSYS, unix.E2BIG, unix.ERANGE} {
+	for _, e := range []error{
+		unix.EPERM, unix.EACCES, unix.EOPNOTSUPP, unix.ENOTTY, unix.EINVAL, unix.ENOSYS, unix.E2BIG, unix.ERANGE,
+		unix.ENAMETOOLONG,
+	} {
 		if errors.Is(err, e) {
 			return true
 		}
