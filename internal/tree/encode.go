@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"runtime"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ociv2-sync/ociv2-sync/catar"
-	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
 // IDShift maps the owners of a tree that was made for a user namespace.
@@ -63,25 +62,36 @@ func Encode(ctx context.Context, dir string, opts EncodeOptions, w io.Writer) er
 	if err != nil {
 		return err
 	}
-	e := &encoder{
-		w: catar.NewWriter(w, opts.Flags), flags: opts.Flags, shift: opts.Shift, contents: opts.Contents, skip: opts.Skip,
-		users: newNames(), devs: devices{}, buf: make([]byte, 256<<10),
-	}
-	err = e.root(ctx, root)
+	err = newEncoder(opts, w, runtime.GOMAXPROCS(0)).root(ctx, root)
 	return errors.Join(err, root.Close())
 }
 
 type encoder struct {
-	w     *catar.Writer
-	flags catar.Flags
-	shift IDShift
-	users *names
-	devs  devices
-	buf   []byte
+	inspector
+	w   *catar.Writer
+	buf []byte
+
+	ahead chan *ahead // that no directory uses now; nil has all read in its turn
 
 	contents func(FileAt, *unix.Stat_t)
 	skip     bool
 	path     string // of the directory that is being encoded, below the root
+}
+
+// newEncoder returns an encoder that has this many goroutines read ahead, unless it
+// is one.
+func newEncoder(opts EncodeOptions, w io.Writer, jobs int) *encoder {
+	e := &encoder{
+		inspector: newInspector(opts), w: catar.NewWriter(w, opts.Flags),
+		contents: opts.Contents, skip: opts.Skip, buf: make([]byte, 256<<10),
+	}
+	if jobs > 1 {
+		e.ahead = make(chan *ahead, maxAhead)
+		for range maxAhead {
+			e.ahead <- newAhead(opts, min(jobs, maxCrew))
+		}
+	}
+	return e
 }
 
 func (e *encoder) root(ctx context.Context, root *Dir) error {
@@ -128,12 +138,7 @@ func (e *encoder) dir(ctx context.Context, d *Dir, st *unix.Stat_t, flags catar.
 		return err
 	}
 	slices.Sort(all)
-	for _, n := range all {
-		if err := e.child(ctx, d, n, depth+1, rules); err != nil {
-			return err
-		}
-	}
-	return nil
+	return e.children(ctx, d, all, depth+1, rules)
 }
 
 // child encodes one node in d, unless it is left out.
@@ -200,18 +205,25 @@ func (e *encoder) open(d *Dir, c *contents, st *unix.Stat_t, depth int) error {
 		return d.error("read", c.name, err)
 	}
 	ent.Name, ent.Depth = c.name, depth
-	if err := e.write(d.path, c.name, ent); err != nil || ent.Size == 0 {
+	return e.regular(d, ent, st, func() error {
+		c.left = int64(ent.Size)
+		_, err := io.CopyBuffer(struct{ io.Writer }{e.w}, c, e.buf)
+		return err
+	})
+}
+
+// regular writes a regular file in d, the contents by copy.
+func (e *encoder) regular(d *Dir, ent *catar.Entry, st *unix.Stat_t, copy func() error) error {
+	if err := e.write(d.path, ent.Name, ent); err != nil || ent.Size == 0 {
 		return err
 	}
 	if e.contents != nil {
-		e.contents(FileAt{Dir: e.path, Name: c.name, Entry: e.w.EntryOffset(), Contents: e.w.Offset(), Size: ent.Size}, st)
+		e.contents(FileAt{Dir: e.path, Name: ent.Name, Entry: e.w.EntryOffset(), Contents: e.w.Offset(), Size: ent.Size}, st)
 	}
 	if e.skip {
 		return e.w.Skip(ent.Size)
 	}
-	c.left = int64(ent.Size)
-	_, err = io.CopyBuffer(struct{ io.Writer }{e.w}, c, e.buf)
-	return err
+	return copy()
 }
 
 // special encodes a node that has neither contents nor children. fd is open
@@ -245,179 +257,4 @@ func (e *encoder) write(dir, name string, ent *catar.Entry) error {
 		return fmt.Errorf("tree: %s: %w", path.Join(dir, name), err)
 	}
 	return nil
-}
-
-// otherMount reports whether a node in d is left out because it is a mount point.
-func (e *encoder) otherMount(d *Dir, fd int) (bool, error) {
-	if !e.flags.Has(catar.ExcludeSubmounts) {
-		return false, nil
-	}
-	return otherMount(d.fd, fd)
-}
-
-// fileFlags reads the flags of an open directory or regular file in d, and
-// reports whether it is left out because it is a mount point or has the nodump
-// attribute.
-func (e *encoder) fileFlags(d *Dir, fd int, st *unix.Stat_t) (flags catar.Flags, leftOut bool, err error) {
-	if leftOut, err = e.otherMount(d, fd); err != nil || leftOut {
-		return 0, leftOut, err
-	}
-	mask := e.flags
-	if e.flags.Has(catar.ExcludeNoDump) {
-		mask |= catar.WithFlagNoDump
-	}
-	flags, err = e.devs.readFlags(fd, st, mask)
-	return flags & e.flags, e.flags.Has(catar.ExcludeNoDump) && flags.Has(catar.WithFlagNoDump), err
-}
-
-// entry reads what the archive's features record of an open node, apart from its
-// file flags.
-func (e *encoder) entry(fd int, st *unix.Stat_t, flags catar.Flags) (*catar.Entry, error) {
-	ent := &catar.Entry{Mode: st.Mode & (catar.ModeType | 0o7777), FileFlags: flags}
-	if e.flags.Has(catar.WithNsecTime | catar.WithUsecTime | catar.WithSecTime | catar.With2SecTime) {
-		ent.MTime = uint64(int64(st.Mtim.Sec)*1e9 + int64(st.Mtim.Nsec))
-	}
-	if err := e.owner(ent, st); err != nil {
-		return nil, err
-	}
-	if ent.IsRegular() || ent.IsDir() {
-		if err := e.inode(ent, fd, st); err != nil {
-			return nil, err
-		}
-	}
-	if ent.Mode&catar.ModeType != catar.ModeSymlink {
-		if err := e.xattrs(ent, fd); err != nil {
-			return nil, err
-		}
-		if e.flags.Has(catar.WithPermissions) {
-			if err := dropACL(ent, fd); err != nil {
-				return nil, err
-			}
-		}
-	}
-	e.flags.Mask(ent)
-	return ent, nil
-}
-
-func (e *encoder) owner(ent *catar.Entry, st *unix.Stat_t) (err error) {
-	if ent.UID, ent.User, err = e.id(st.Uid, e.users.user); err != nil {
-		return err
-	}
-	ent.GID, ent.Group, err = e.id(st.Gid, e.users.group)
-	return err
-}
-
-// id returns what the archive records of a user or group: a shifted number, the
-// name on this system (casync, too, names the unshifted id), or both.
-func (e *encoder) id(id uint32, lookup func(uint32) string) (stored uint32, name string, err error) {
-	if e.flags.Has(catar.WithUserNames) {
-		name = lookup(id)
-	}
-	if e.flags.Has(catar.With16BitUIDs | catar.With32BitUIDs) {
-		stored, err = e.shift.store(id)
-		return stored, name, err
-	}
-	if e.flags.Has(catar.WithUserNames) && name == "" && id != 0 {
-		// casync writes the number as a name, which nothing can extract.
-		return 0, "", fmt.Errorf("owner id %d has no name: %w", id, catar.ErrUnsupported)
-	}
-	return 0, name, nil
-}
-
-// inode reads what only directories and regular files have.
-func (e *encoder) inode(ent *catar.Entry, fd int, st *unix.Stat_t) (err error) {
-	v, err := e.devs.virtual(fd, st)
-	if err != nil {
-		return err
-	}
-	if ent.IsRegular() && !v {
-		ent.Size = uint64(st.Size)
-	}
-	if e.flags.Has(catar.WithQuotaProjID) {
-		if ent.ProjID, err = readProjID(fd); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// xattrs reads the xattrs, and what the kernel keeps as such.
-func (e *encoder) xattrs(ent *catar.Entry, fd int) error {
-	all, err := readXAttrs(fd, func(name string) bool {
-		switch name {
-		case xattrACL, xattrDefaultACL:
-			return e.flags.Has(catar.WithACL)
-		case xattrCaps:
-			return e.flags.Has(catar.WithFCaps)
-		case xattrSELinux:
-			return e.flags.Has(catar.WithSELinux)
-		}
-		return e.flags.Has(catar.WithXAttrs) && catar.StorableXAttr(catar.XAttr{Name: name})
-	})
-	if err != nil {
-		return err
-	}
-	for _, x := range all {
-		if err := e.xattr(ent, x); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// dropACL takes from the mode what it only has as the mask of an ACL. casync
-// leaves it, which gives the group the rights of the ACL's other users.
-func dropACL(ent *catar.Entry, fd int) error {
-	v, err := getXAttr(fd, xattrACL)
-	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	p, err := catar.ParsePosixACL(v)
-	if err != nil {
-		return err
-	}
-	ent.Mode = withoutACL(ent.Mode, p)
-	return nil
-}
-
-func (e *encoder) xattr(ent *catar.Entry, x toc.XAttr) error {
-	switch x.Name {
-	case xattrCaps:
-		ent.FCaps = x.Value
-	case xattrSELinux:
-		ent.SELinux = strings.TrimRight(string(x.Value), "\x00")
-	case xattrACL, xattrDefaultACL:
-		p, err := catar.ParsePosixACL(x.Value)
-		if err != nil {
-			return err
-		}
-		if p.Users, err = e.aclEntries(p.Users, e.users.user); err != nil {
-			return err
-		}
-		if p.Groups, err = e.aclEntries(p.Groups, e.users.group); err != nil {
-			return err
-		}
-		if x.Name == xattrACL {
-			ent.ACL = p.Access()
-		} else {
-			ent.DefaultACL = &p
-		}
-	default:
-		ent.XAttrs = append(ent.XAttrs, catar.XAttr{Name: x.Name, Value: x.Value})
-	}
-	return nil
-}
-
-// aclEntries shifts and names the entries of an ACL.
-func (e *encoder) aclEntries(l []catar.ACLEntry, lookup func(uint32) string) (_ []catar.ACLEntry, err error) {
-	for i := range l {
-		if l[i].ID, l[i].Name, err = e.id(l[i].ID, lookup); err != nil {
-			return nil, err
-		}
-	}
-	slices.SortFunc(l, catar.ACLEntry.Compare)
-	return l, nil
 }
