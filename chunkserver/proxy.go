@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -112,7 +111,7 @@ func (p *Proxy) Ready() error { return inPlace(p.cache.root) }
 
 // ServeHTTP implements [http.Handler].
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	name, k, ok := published(w, r)
+	name, k, ok := published(w, r, readOnly)
 	if !ok {
 		return
 	}
@@ -203,20 +202,4 @@ func (p *Proxy) fetch(name string, k *kind) ([]byte, source, error) {
 		}
 	}
 	return nil, "", err
-}
-
-// published returns the file that a request is for, unless it is none, or the
-// request not one that is answered with a file: that is then said.
-func published(w http.ResponseWriter, r *http.Request) (name string, k *kind, ok bool) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		fail(w, http.StatusMethodNotAllowed)
-		return "", nil, false
-	}
-	name, ok = strings.CutPrefix(r.URL.Path, "/")
-	if k = kindOf(name); !ok || k == nil {
-		fail(w, http.StatusNotFound)
-		return "", nil, false
-	}
-	return name, k, true
 }

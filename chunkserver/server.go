@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"os"
 	"path"
+	"strings"
 	"syscall"
 )
 
@@ -81,11 +82,15 @@ func inPlace(root *os.Root) error {
 // ServeHTTP implements [http.Handler]. Ranges, conditional requests, HEAD and
 // Content-Length are those of [http.ServeContent].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	allow := readOnly
+	if s.write {
+		allow += ", " + http.MethodPut
+	}
 	if r.Method == http.MethodPut && s.write {
 		s.put(w, r)
 		return
 	}
-	name, k, ok := published(w, r)
+	name, k, ok := published(w, r, allow)
 	if !ok {
 		return
 	}
@@ -133,6 +138,26 @@ func absent(err error) bool {
 	}
 	_, errno := errors.AsType[syscall.Errno](err)
 	return !errno
+}
+
+// readOnly are the methods that are answered with a file.
+const readOnly = http.MethodGet + ", " + http.MethodHead
+
+// published returns the file that a request is for, unless it is none, or the
+// request not one that is answered with a file: that is then said, with the methods
+// that are allowed.
+func published(w http.ResponseWriter, r *http.Request, allow string) (name string, k *kind, ok bool) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", allow)
+		fail(w, http.StatusMethodNotAllowed)
+		return "", nil, false
+	}
+	name, ok = strings.CutPrefix(r.URL.Path, "/")
+	if k = kindOf(name); !ok || k == nil {
+		fail(w, http.StatusNotFound)
+		return "", nil, false
+	}
+	return name, k, true
 }
 
 // fail answers with a status and nothing that a cache might keep.

@@ -9,7 +9,9 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -137,6 +139,69 @@ func TestFiles(t *testing.T) {
 		}
 		if resp, _ = get(t, "PUT", base+"/"+name); resp.StatusCode != 405 || resp.Header.Get("Allow") != "GET, HEAD" {
 			t.Errorf("PUT %s: %v", name, resp.Status)
+		}
+	}
+}
+
+// Every kind of file has the headers that caches and clients need, the same from a
+// directory, from a proxy that fetches it and from its cache, to GET and to HEAD.
+func TestHeaders(t *testing.T) {
+	dir := t.TempDir()
+	plain := bytes.Repeat([]byte("a chunk "), 1000)
+	packed, content := chunkFile(plain)
+	unpacked := strings.TrimSuffix(packed, ".cacnk")
+	other, _ := chunkFile([]byte("raw"))
+	made := map[string]string{} // by casync
+	for _, name := range []string{"chunks/small.caibx", "catar/unix.catar"} {
+		b, err := os.ReadFile(filepath.Join("..", "testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		made[path.Ext(name)] = string(b)
+	}
+	files := map[string]string{
+		packed: content, strings.TrimSuffix(other, ".cacnk"): "raw", blobFile("blob"): "blob",
+		"app/1.json": "{}", "app/index.json": "{}", "catalog.json": "{}", "app/oci-layout": "{}",
+		"app/1.caidx": made[".caibx"], "x.caibx": made[".caibx"], "x.catar": made[".catar"],
+	}
+	for name, content := range files {
+		p := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), os.WriteFile(p, []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files[unpacked] = string(plain) // which is not there like this
+	servers := both(t, dir)
+	for name, content := range files {
+		want := map[string]string{
+			"Content-Type": "application/octet-stream", "Content-Length": strconv.Itoa(len(content)), "Accept-Ranges": "bytes",
+			"X-Content-Type-Options": "nosniff", "Cache-Control": "public, max-age=31536000, immutable", "Content-Encoding": "", "Vary": "",
+		}
+		base := path.Base(name)
+		if strings.HasSuffix(name, ".json") || base == "oci-layout" {
+			want["Content-Type"] = "application/json"
+		}
+		if len(strings.TrimSuffix(base, ".cacnk")) != 64 {
+			want["Cache-Control"] = "no-cache"
+		}
+		for _, from := range []string{"server", "proxy", "proxy"} {
+			tag := ""
+			for _, method := range []string{"GET", "HEAD", "GET"} {
+				resp, body := get(t, method, servers[from].URL+"/"+name, "Accept-Encoding", "gzip, br, zstd")
+				if resp.StatusCode != 200 || method == "GET" && body != content || method == "HEAD" && body != "" {
+					t.Errorf("%s, %s %s: %s, %d bytes", from, method, name, resp.Status, len(body))
+				}
+				for header, value := range want {
+					if got := resp.Header.Get(header); got != value {
+						t.Errorf("%s, %s %s: %s is %q, want %q", from, method, name, header, got, value)
+					}
+				}
+				now := resp.Header.Get("ETag")
+				if len(now) < 3 || now[0] != '"' || tag != "" && now != tag {
+					t.Errorf("%s, %s %s: entity tag %q, before %q", from, method, name, now, tag)
+				}
+				tag = now
+			}
 		}
 	}
 }

@@ -7,18 +7,23 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/ociv2-sync/ociv2-sync/chunkserver"
 	"github.com/ociv2-sync/ociv2-sync/internal/testutil"
+	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 )
 
 // served is a server with limits of its own.
@@ -270,4 +275,59 @@ func TestSocketActivation(t *testing.T) {
 		must(t, errors.Join(f.Close(), l.Close()))
 		fetch(t, "tcp", addr)
 	})
+}
+
+// A site's devices all pull the same image at once, through its proxy: each object comes
+// from upstream once.
+func TestSite(t *testing.T) {
+	t.Parallel()
+	const devices = 25
+	dir := t.TempDir()
+	tree, repo := filepath.Join(dir, "tree"), filepath.Join(dir, "repo")
+	must(t, errors.Join(os.Mkdir(tree, 0o755), os.Mkdir(filepath.Join(dir, "cache"), 0o755)))
+	for i := range 12 {
+		writeNoise(t, filepath.Join(tree, fmt.Sprint(i)), uint64(i), 40_000)
+	}
+	newDevice(t).must("push", "rootfs:"+tree, repo+"/app:1")
+	upstream := testutil.StartNginx(t, repo)
+	client := httpstore.NewClient(httpstore.Options{})
+	defer client.Close()
+	source, err := client.Dir(upstream.URL)
+	must(t, err)
+	p, err := chunkserver.NewProxy(source, filepath.Join(dir, "cache"), chunkserver.ProxyOptions{Fresh: time.Hour})
+	must(t, err)
+	server := httptest.NewServer(p)
+	var all []*device
+	for range devices {
+		all = append(all, newDevice(t))
+	}
+	var wg sync.WaitGroup
+	begin := make(chan struct{})
+	for _, d := range all {
+		wg.Go(func() {
+			<-begin
+			if r := d.run("pull", "-q", server.URL+"/app:1"); r.code != exitDone {
+				t.Errorf("exit code %d: %s", r.code, r.stderr)
+			}
+		})
+	}
+	close(begin)
+	wg.Wait()
+	server.Close()
+	must(t, p.Close())
+	times := map[string]int{}
+	for _, r := range upstream.Requests() {
+		times[r.Path]++
+	}
+	if len(times) < 10 {
+		t.Errorf("%d objects were fetched", len(times))
+	}
+	for uri, n := range times {
+		if n != 1 {
+			t.Errorf("%s was fetched %d times", uri, n)
+		}
+	}
+	for _, d := range all {
+		testutil.CompareTrees(t, tree, must1(filepath.EvalSymlinks(d.path("app:1"))))
+	}
 }
