@@ -40,7 +40,7 @@ func Locate(ctx context.Context, bases []Base, seeds []Seed, log *slog.Logger) (
 	for i, b := range bases {
 		k := key(b)
 		if index[k] == nil {
-			contents = append(contents, Content{Digest: k, Size: b.Size})
+			contents = append(contents, Content{Digest: &k, Size: b.Size})
 		}
 		index[k] = append(index[k], i)
 	}

@@ -6,7 +6,7 @@ import (
 
 	"github.com/ociv2-sync/ociv2-sync/caibx"
 	"github.com/ociv2-sync/ociv2-sync/chunk"
-	"github.com/ociv2-sync/ociv2-sync/internal/digestset"
+	"github.com/ociv2-sync/ociv2-sync/internal/numset"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
@@ -134,7 +134,7 @@ func (p *Plan) Cover(nodes []toc.Node, layout *toc.Layout, space *Space, cached 
 		at := places.of(k)
 		switch len(at) {
 		case 0:
-			return fmt.Errorf("%w: content %x has no place in it", ErrSpace, p.Contents[m].Digest)
+			return fmt.Errorf("%w: content %x has no place in it", ErrSpace, *p.Contents[m].Digest)
 		case 1:
 			p.Contents[m].At = at[0]
 			c.take(at[0], uint64(p.Contents[m].Size))
@@ -162,7 +162,7 @@ func (p *Plan) Cover(nodes []toc.Node, layout *toc.Layout, space *Space, cached 
 // places returns, for each missing content, the offsets at which the byte
 // space has it.
 func (p *Plan) places(nodes []toc.Node, layout *toc.Layout) *contentPlaces {
-	index := digestset.New(len(p.Missing), func(k int32) *Digest { return &p.Contents[p.Missing[k]].Digest })
+	index := numset.New(len(p.Missing), func(k int32) *Digest { return p.Contents[p.Missing[k]].Digest })
 	for k := range p.Missing {
 		index.Add(int32(k))
 	}

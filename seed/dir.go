@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -187,7 +188,8 @@ func (s *dirSeed) walk(ctx context.Context, scan Scan, meet func(c candidate, na
 		if digest, ok := scan.Recall(path, fi); ok {
 			known = &digest
 		}
-		meet(candidate{path: rel, size: fi.Size()}, d.Name(), known)
+		// Rel's is a part of path, which there may be hundreds of thousands of.
+		meet(candidate{path: strings.Clone(rel), size: fi.Size()}, d.Name(), known)
 		return nil
 	}
 	tops, err := s.tops()

@@ -7,7 +7,7 @@ import (
 	"sync"
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
-	"github.com/ociv2-sync/ociv2-sync/internal/digestset"
+	"github.com/ociv2-sync/ociv2-sync/internal/numset"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
@@ -35,7 +35,7 @@ type looker interface {
 // Search is a look through seeds that has not read any file yet.
 type Search struct {
 	plan  *Plan
-	index *digestset.Set // of the contents
+	index *numset.Set[Digest] // of the contents
 	want  Wanted
 	log   *slog.Logger
 	mu    sync.Mutex // guards the contents of plan
@@ -59,7 +59,7 @@ func Look(ctx context.Context, nodes []toc.Node, seeds []Seed, log *slog.Logger)
 	}
 	p := &Plan{Seeds: seeds, Contents: distinct(nodes)}
 	s := &Search{plan: p, log: log, sizes: make(map[int64]struct{})}
-	s.index = digestset.New(len(p.Contents), func(i int32) *Digest { return &p.Contents[i].Digest })
+	s.index = numset.New(len(p.Contents), func(i int32) *Digest { return p.Contents[i].Digest })
 	for i := range p.Contents {
 		c := &p.Contents[i]
 		s.index.Add(int32(i))
@@ -74,7 +74,7 @@ func Look(ctx context.Context, nodes []toc.Node, seeds []Seed, log *slog.Logger)
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			c := s.content(d)
-			c.Seed, c.Path = i, path
+			c.Seed, c.Path = int32(i), path
 		}
 		if h, ok := sd.(holder); ok && h.scans() {
 			s.blind = true

@@ -12,23 +12,25 @@ import (
 // None is the index of no seed: the content's bytes are not on the device.
 const None = -1
 
-// Content is one distinct content of an image and where it comes from.
+// Content is one distinct content of an image and where it comes from. There may
+// be hundreds of thousands, so that the order of the fields leaves no gaps.
 type Content struct {
-	// Digest is the SHA-256 of the content, Size its length, above 0.
-	Digest Digest
+	// Digest is the SHA-256 of the content, which is that of its first node, not a
+	// copy; Size is its length, above 0.
+	Digest *Digest
 	Size   int64
 	// Nodes are the nodes of the TOC that hold it, in order, without the
 	// followers of hard-link groups. There is at least one.
 	Nodes []int32
 
-	// Seed is the index in Plan.Seeds of the seed that has it, Path where;
-	// None if no seed has.
-	Seed int
+	// Path is where the seed has it that Seed, an index in Plan.Seeds, says; None
+	// if no seed has.
 	Path string
+	Seed int32
 
 	// Record is the record of the plan's delta that makes the content; None if it
 	// does not come from a delta. It means something only while Seed is None.
-	Record int
+	Record int32
 
 	// At is the offset in the image's byte space from which the content is
 	// cut out of chunks. It means something only while Seed is None, and
@@ -108,7 +110,7 @@ func (p *Plan) Lose(content int32) {
 // Use lets a delta make what no seed has: record returns its record for a
 // content, or None, and bases are where its bases are. A nil record takes that
 // back. Cover must be called again.
-func (p *Plan) Use(record func(content int) int, bases []Place) {
+func (p *Plan) Use(record func(content int) int32, bases []Place) {
 	p.Bases = bases
 	for i := range p.Contents {
 		c := &p.Contents[i]
@@ -154,7 +156,7 @@ func distinct(nodes []toc.Node) []Content {
 		for int(end) < len(order) && nodes[order[end]].Digest == n.Digest {
 			end++
 		}
-		cs[k] = Content{Digest: n.Digest, Size: n.Size, Nodes: order[start:end:end], Seed: None, Record: None}
+		cs[k] = Content{Digest: &n.Digest, Size: n.Size, Nodes: order[start:end:end], Seed: None, Record: None}
 	}
 	return cs
 }

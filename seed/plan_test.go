@@ -96,7 +96,7 @@ func check(t *testing.T, im image, p *Plan) {
 				t.Fatalf("byte %d of the content at %d is in no chunk", k, c.At)
 			}
 		}
-		if sha256.Sum256(im.bytes[c.At:c.At+uint64(c.Size)]) != c.Digest {
+		if sha256.Sum256(im.bytes[c.At:c.At+uint64(c.Size)]) != *c.Digest {
 			t.Errorf("at %d lies another content", c.At)
 		}
 	}
@@ -127,7 +127,7 @@ func TestCoverTakesTheCheaperPlace(t *testing.T) {
 	}
 	check(t, im, p)
 	for _, m := range p.Missing {
-		if c := p.Contents[m]; c.Digest == digest(twin) && c.At != uint64(im.layout.Offset[4]) {
+		if c := p.Contents[m]; *c.Digest == digest(twin) && c.At != uint64(im.layout.Offset[4]) {
 			t.Errorf("the twin is cut from %d, not from %d beside a needed content", c.At, im.layout.Offset[4])
 		}
 	}

@@ -48,9 +48,10 @@ type Wanted struct {
 	left  []int32
 	total int // left of all sizes
 	// names has the hashes of sizes with names: of hundreds of thousands, these
-	// alone are small.
-	names map[uint64]struct{}
-	seed  maphash.Seed
+	// alone are small. They are in order if sorted says so.
+	names  []uint64
+	sorted bool
+	seed   maphash.Seed
 	// short says that contents are wanted by the beginning of their digests:
 	// theirs have zeros behind it.
 	short bool
@@ -101,9 +102,9 @@ type sizedName struct {
 // in the image, used only to guess which seed file to look at first.
 func (w *Wanted) name(size int64, name string) {
 	if w.names == nil {
-		w.names, w.seed = make(map[uint64]struct{}), maphash.MakeSeed()
+		w.seed = maphash.MakeSeed()
 	}
-	w.names[maphash.Comparable(w.seed, sizedName{size, name})] = struct{}{}
+	w.names, w.sorted = append(w.names, maphash.Comparable(w.seed, sizedName{size, name})), false
 }
 
 // ofSize returns the place in order where a size begins, and how many contents
@@ -142,7 +143,11 @@ func (w *Wanted) HasName(size int64, name string) bool {
 	if w.names == nil {
 		return false
 	}
-	_, ok := w.names[maphash.Comparable(w.seed, sizedName{size, name})]
+	if !w.sorted {
+		slices.Sort(w.names)
+		w.sorted = true
+	}
+	_, ok := slices.BinarySearch(w.names, maphash.Comparable(w.seed, sizedName{size, name}))
 	return ok
 }
 
@@ -155,7 +160,8 @@ func (w *Wanted) Take(d Digest, size int64) bool {
 	if left == 0 {
 		return false
 	}
-	k, ok := slices.BinarySearchFunc(w.order, &Content{Digest: w.key(d), Size: size}, func(i int32, c *Content) int {
+	key := w.key(d)
+	k, ok := slices.BinarySearchFunc(w.order, &Content{Digest: &key, Size: size}, func(i int32, c *Content) int {
 		return compareBySize(&w.contents[i], c)
 	})
 	if !ok || w.taken[k] {

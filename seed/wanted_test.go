@@ -7,7 +7,7 @@ import (
 
 // add wants one more content.
 func (w *Wanted) add(d Digest, size int64, name string) {
-	w.set(append(w.contents, Content{Digest: d, Size: size}))
+	w.set(append(w.contents, Content{Digest: &d, Size: size}))
 	w.name(size, name)
 }
 
@@ -29,7 +29,7 @@ func TestWanted(t *testing.T) {
 				if k.d = w.key(k.d); !plain[k] {
 					plain[k] = true
 					sizes[k.size]++
-					contents = append(contents, Content{Digest: k.d, Size: k.size})
+					contents = append(contents, Content{Digest: &k.d, Size: k.size})
 					w.name(k.size, "file")
 				}
 			}

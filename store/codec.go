@@ -127,6 +127,9 @@ func expandZstd(dst, data []byte, size uint64) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: zstd: %w", ErrCorrupt, err)
 	}
+	if len(out) > 0 && &out[0] == &dst[:1][0] {
+		out = dst[:len(out)] // the limit has hidden what room there is for another chunk
+	}
 	return out, nil
 }
 

@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 	"slices"
 
-	"github.com/ociv2-sync/ociv2-sync/internal/digestset"
+	"github.com/ociv2-sync/ociv2-sync/internal/numset"
 )
 
 // magic opens the canonical bytes; its last byte is the version.
@@ -101,15 +101,15 @@ type encoder struct {
 	refused  bool
 	size     [sections]int // bytes put
 	buf      []byte
-	siblings []string       // per depth the previous sibling's name
-	contents *digestset.Set // numbered as in table
-	table    []int32        // the first nodes of the contents
-	xattrGap uint64         // nodes since the last one with attributes
+	siblings []string              // per depth the previous sibling's name
+	contents *numset.Set[[32]byte] // numbered as in table
+	table    []int32               // the first nodes of the contents
+	xattrGap uint64                // nodes since the last one with attributes
 }
 
 func newEncoder(nodes []Node, put func(sec int, b []byte) bool) *encoder {
 	e := &encoder{nodes: nodes, put: put, table: make([]int32, 0, len(nodes))}
-	e.contents = digestset.New(len(nodes), func(i int32) *[32]byte { return &nodes[e.table[i]].Digest })
+	e.contents = numset.New(len(nodes), func(i int32) *[32]byte { return &nodes[e.table[i]].Digest })
 	return e
 }
 

@@ -35,6 +35,9 @@ type XAttr struct {
 // followers whose Link is the leader's index. A follower repeats all other
 // fields of its leader except Name and Depth, so that code that does not care
 // for hard links need not look for them.
+//
+// The fields are in an order that leaves no gaps between them: there may be
+// hundreds of thousands of nodes.
 type Node struct {
 	// Name is the last component of the path, raw bytes; empty for the root.
 	Name string
@@ -44,10 +47,10 @@ type Node struct {
 	// permissions 0777.
 	Mode     uint32
 	UID, GID uint32
-	// Sec and Nsec are the modification time; Sec is negative before 1970,
-	// Nsec is 0..999999999.
-	Sec  int64
+	// Nsec and Sec are the modification time; Nsec is 0..999999999, Sec is
+	// negative before 1970.
 	Nsec int32
+	Sec  int64
 	// Size is the length of a regular file, 0 for other types.
 	Size int64
 	// Digest is the SHA-256 of a regular file's content, zero for other types.
@@ -55,10 +58,10 @@ type Node struct {
 	Digest [32]byte
 	// Target is where a symlink points, raw bytes.
 	Target string
-	// Major and Minor number a device.
-	Major, Minor uint32
 	// XAttrs is sorted by unsigned bytes of Name, without duplicates.
 	XAttrs []XAttr
+	// Major and Minor number a device.
+	Major, Minor uint32
 	// Link is the index of the leader of the node's hard-link group, -1 for a
 	// leader and for a node that has no other name.
 	Link int32

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/ociv2-sync/ociv2-sync/internal/digestset"
+	"github.com/ociv2-sync/ociv2-sync/internal/numset"
 )
 
 // Limits of a TOC; docs/format/toc.md, section 3. They are those of Linux, so
@@ -115,7 +115,7 @@ func validate(nodes []Node, digests bool) error {
 	if len(nodes) > maxNodes {
 		return &Error{Offset: -1, Node: -1, Reason: fmt.Sprintf("%d nodes, more than %d", len(nodes), maxNodes)}
 	}
-	firsts := digestset.New(len(nodes), func(i int32) *[32]byte { return &nodes[i].Digest })
+	firsts := numset.New(len(nodes), func(i int32) *[32]byte { return &nodes[i].Digest })
 	var last [maxDepth + 1]string // per depth the previous sibling
 	for i := range nodes {
 		n := &nodes[i]

@@ -67,7 +67,7 @@ func (r *whyResult) fill(plan *seed.Plan, w *transfer.Why) {
 	if c == nil {
 		return
 	}
-	r.Digest = fmt.Sprintf("sha256:%x", c.Digest)
+	r.Digest = fmt.Sprintf("sha256:%x", *c.Digest)
 	if c.Seed != seed.None {
 		r.Seed, r.File = plan.Seeds[c.Seed].String(), c.Path
 	}

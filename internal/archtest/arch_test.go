@@ -24,7 +24,7 @@ var edges = map[string][]string{
 	"chunk": {"internal/multihash"},
 	"catar": {},
 	"caibx": {"chunk"},
-	"toc":   {"chunk", "catar", "internal/digestset"},
+	"toc":   {"chunk", "catar", "internal/numset"},
 	"delta": {"toc", "internal/deflate"},
 
 	"store":           {"chunk", "internal/xz"},
@@ -38,13 +38,13 @@ var edges = map[string][]string{
 
 	"translate":   {"catar", "toc"},
 	"chunkserver": {"chunk", "store"},
-	"seed":        {"chunk", "caibx", "catar", "toc", "store", "internal/digestset"},
+	"seed":        {"chunk", "caibx", "catar", "toc", "store", "internal/numset"},
 
 	"internal/deflate":   {},
 	"internal/durable":   {},
 	"internal/flow":      {},
-	"internal/digestset": {},
-	"internal/catalogue": {"seed", "internal/durable"},
+	"internal/numset":    {},
+	"internal/catalogue": {"seed", "internal/durable", "internal/numset"},
 	"internal/tree":      {"chunk", "catar", "toc"},
 	"internal/ingest":    {"chunk", "caibx", "store"},
 	"internal/registry":  {},

@@ -199,8 +199,8 @@ func TestRunContentsOnly(t *testing.T) {
 			t.Errorf("%d files for %d contents, %v", len(names), len(plan.Contents), err)
 		}
 		for _, c := range plan.Contents {
-			b, err := os.ReadFile(filepath.Join(dest.Path(), ContentName(c.Digest)))
-			if err != nil || sha256.Sum256(b) != c.Digest {
+			b, err := os.ReadFile(filepath.Join(dest.Path(), ContentName(*c.Digest)))
+			if err != nil || sha256.Sum256(b) != *c.Digest {
 				t.Errorf("%x: wrong content, %v", c.Digest, err)
 			}
 		}

@@ -44,7 +44,7 @@ func CopyRange(ctx context.Context, w io.Writer, x *caibx.Index, s store.Store, 
 		runs = append(runs, 1)
 	}
 	next := 0
-	return inOrder(ctx, chunks, pace(jobs, near), func(ctx context.Context, chunks []*seed.Chunk, data [][]byte) error {
+	return inOrder(ctx, chunks, pace(jobs, near, 0), func(ctx context.Context, chunks []*seed.Chunk, data [][]byte) error {
 		return get(ctx, s, x.Algorithm(), chunks, data, maxPacked, nil)
 	}, func(_ context.Context, c *seed.Chunk, data []byte) error {
 		off := c.Offset

@@ -27,13 +27,16 @@ type Delta struct {
 // applyDelta makes the contents that the plan leaves to the delta and returns
 // those that it did not make.
 func (b *builder) applyDelta(ctx context.Context) (lost []int32, err error) {
+	if b.job.Delta == nil {
+		return nil, nil
+	}
 	byRecord := make(map[int]int32)
 	table := make([]delta.Content, len(b.job.Plan.Contents))
 	for i := range b.job.Plan.Contents {
 		c := &b.job.Plan.Contents[i]
-		table[i] = delta.Content{Digest: c.Digest, Size: c.Size}
+		table[i] = delta.Content{Digest: *c.Digest, Size: c.Size}
 		if c.Seed == seed.None && c.Record != seed.None {
-			byRecord[c.Record] = int32(i)
+			byRecord[int(c.Record)] = int32(i)
 		}
 	}
 	if len(byRecord) == 0 {
@@ -104,7 +107,7 @@ func (f *deltaFile) Finish(err error) error {
 	if _, disk := errors.AsType[*os.PathError](err); disk && !errors.Is(err, delta.ErrBase) {
 		return f.b.at(c.Nodes[0], err)
 	}
-	f.b.opts.Logger.Warn("the delta does not make a content, fetching it instead", "content", fmt.Sprintf("%x", c.Digest), "reason", err)
+	f.b.opts.Logger.Warn("the delta does not make a content, fetching it instead", "content", fmt.Sprintf("%x", *c.Digest), "reason", err)
 	f.b.lose(NotMade, 1)
 	*f.lost = append(*f.lost, f.index)
 	return f.at.remove(c.Nodes[0])

@@ -22,7 +22,7 @@ func Each(ctx context.Context, x *caibx.Index, list []int, s store.Store, jobs i
 		chunks[at] = seed.Chunk{Span: seed.Span{ID: x.Chunks[i].ID, Size: size, Stored: store.MaxPacked(size)}, Offset: off}
 	}
 	next := 0
-	return inOrder(ctx, chunks, pace(jobs, near), func(ctx context.Context, chunks []*seed.Chunk, data [][]byte) error {
+	return inOrder(ctx, chunks, pace(jobs, near, 0), func(ctx context.Context, chunks []*seed.Chunk, data [][]byte) error {
 		return get(ctx, s, x.Algorithm(), chunks, data, maxPacked, nil)
 	}, func(_ context.Context, _ *seed.Chunk, data []byte) error {
 		next++

@@ -21,7 +21,7 @@ import (
 func (b *builder) fetch(ctx context.Context) error {
 	cut := &cutter{b: b, at: b.cursor()}
 	defer cut.close()
-	err := inOrder(ctx, b.job.Plan.Chunks, pace(b.opts.Jobs, b.job.Near), b.obtain, cut.use)
+	err := inOrder(ctx, b.job.Plan.Chunks, pace(b.opts.Jobs, b.job.Near, len(b.job.Nodes)), b.obtain, cut.use)
 	if err != nil {
 		return err
 	}
@@ -204,8 +204,8 @@ func (t *cutter) part(c *seed.Content, offset uint64, data []byte) (bool, error)
 	if to < last {
 		return false, nil
 	}
-	if seed.Digest(t.hash.Sum(nil)) != c.Digest {
-		return false, t.b.at(c.Nodes[0], fmt.Errorf("%w: its chunks make bytes of another SHA-256 than %x", ErrContent, c.Digest))
+	if seed.Digest(t.hash.Sum(nil)) != *c.Digest {
+		return false, t.b.at(c.Nodes[0], fmt.Errorf("%w: its chunks make bytes of another SHA-256 than %x", ErrContent, *c.Digest))
 	}
 	return true, nil
 }

@@ -13,8 +13,12 @@ import (
 
 // inFlight bounds the memory of chunks that were asked for and not yet used,
 // packed and unpacked, in bytes. One chunk is always let through, however
-// large.
-const inFlight = 24 << 20
+// large. What the nodes of a large image take is taken from it, down to
+// inFlightNear: their files are made no faster than chunks arrive.
+const (
+	inFlight = 24 << 20
+	perNode  = 80
+)
 
 // inFlightNear is that bound for a store that answers at once.
 const inFlightNear = 8 << 20
@@ -33,14 +37,6 @@ type arrival struct {
 // because they differ in length.
 const together = 24
 
-// maxSpare is the largest storage in bytes that is kept for another chunk: twice
-// that of the largest chunk of casync's default sizes.
-const maxSpare = 512 << 10
-
-// usualSize is about what storage that was used for some chunks has grown to, in
-// bytes: what is kept of it counts for as much as what is in flight.
-const usualSize = 128 << 10
-
 // pacing says how many chunks are worked on at a time.
 type pacing struct {
 	jobs   int   // at a time
@@ -48,14 +44,14 @@ type pacing struct {
 	memory int64 // bound in bytes
 }
 
-// pace returns the pacing for a store: one that is far gets as many requests as
-// there are jobs; one that is near hardly keeps a job waiting, so that more of them
-// than processors only use memory.
-func pace(jobs int, near bool) pacing {
+// pace returns the pacing for a store, while a number of nodes is kept in memory: a store
+// that is far gets as many requests as there are jobs; one that is near hardly keeps a
+// job waiting, so that more of them than processors only use memory.
+func pace(jobs int, near bool, nodes int) pacing {
 	if near {
 		return pacing{jobs: min(jobs, runtime.GOMAXPROCS(0)+1), group: together, memory: inFlightNear}
 	}
-	return pacing{jobs: jobs, group: 1, memory: inFlight}
+	return pacing{jobs: jobs, group: 1, memory: max(inFlight-perNode*int64(nodes), inFlightNear)}
 }
 
 // inOrder obtains chunks, several at a time, and hands the bytes of each to
@@ -73,7 +69,7 @@ func inOrder(ctx context.Context, chunks []seed.Chunk, p pacing,
 		mem:    semaphore.NewWeighted(p.memory),
 		queue:  make(chan *arrival, 8*p.jobs*p.group),
 		todo:   make(chan []*arrival),
-		spare:  make(chan []byte, min(2*p.jobs*p.group, int(p.memory/usualSize))),
+		spare:  spares{limit: int(p.memory / 4)},
 	}
 	g.Go(func() error {
 		defer close(q.todo)
@@ -98,12 +94,7 @@ func inOrder(ctx context.Context, chunks []seed.Chunk, p pacing,
 			if err := use(ctx, a.chunk, a.data); err != nil {
 				return err
 			}
-			if cap(a.data) <= maxSpare {
-				select {
-				case q.spare <- a.data:
-				default:
-				}
-			}
+			q.spare.put(a.data)
 			a.data = nil // a repeated chunk may still point to a
 			q.mem.Release(a.cost)
 		}
@@ -118,7 +109,7 @@ type ordered struct {
 	mem   *semaphore.Weighted
 	queue chan *arrival   // to be used, in order
 	todo  chan []*arrival // to be obtained, in groups
-	spare chan []byte     // storage of chunks that were used
+	spare spares
 }
 
 // obtain gets the chunks of a group.
@@ -131,10 +122,7 @@ func (q *ordered) obtain(ctx context.Context, group []*arrival, obtain func(cont
 	chunks, data := make([]*seed.Chunk, len(group)), make([][]byte, len(group))
 	for i, a := range group {
 		chunks[i] = a.chunk
-		select {
-		case data[i] = <-q.spare:
-		default:
-		}
+		data[i] = q.spare.take(a.chunk.Size)
 	}
 	if err := obtain(ctx, chunks, data); err != nil {
 		return err

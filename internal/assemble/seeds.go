@@ -130,7 +130,7 @@ func (b *builder) pour(ctx context.Context, f *os.File, src io.Reader, c *seed.C
 	} else {
 		err = stream(ctx, f, src, c.Size, h, buf)
 	}
-	if err == nil && seed.Digest(h.Sum(nil)) != c.Digest {
+	if err == nil && seed.Digest(h.Sum(nil)) != *c.Digest {
 		err = fmt.Errorf("%w: %w", errSeed, errBytes)
 	}
 	return err

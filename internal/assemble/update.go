@@ -105,7 +105,7 @@ func (u *update) contents(ctx context.Context) error {
 			continue
 		}
 		c.Nodes = anew
-		u.left[c.Digest] = len(anew)
+		u.left[*c.Digest] = len(anew)
 		wanted++
 	}
 	if wanted == 0 && len(plan.Missing) == 0 {

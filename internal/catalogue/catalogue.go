@@ -1,6 +1,8 @@
 package catalogue
 
 import (
+	"bufio"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -34,7 +36,7 @@ const (
 	// touchDays is how old the note of an entry's last use gets before the
 	// file is written for it alone.
 	touchDays = 7
-	// lockWait is how long Save waits for another process to finish its own.
+	// lockWait is how long Close waits for another process to finish its own.
 	lockWait = 5 * time.Second
 )
 
@@ -57,19 +59,19 @@ type Catalogue struct {
 	mu    sync.Mutex
 	seen  []uint64 // bit set: the old entry's file was met, and looked as it did
 	done  map[uint32]bool
-	fresh map[fileKey]entry
+	fresh *fresh
 	fses  map[uint64]uint64      // by device number; 0: it cannot be identified
-	lists map[seed.Digest][]byte // that Save is to write, by their digests
+	lists map[seed.Digest][]byte // that are to be written, by their digests
+	// closed says that nothing is known or learned any more.
+	closed bool
 }
 
-type fileKey struct{ fs, inode uint64 }
-
-// Open reads the catalogue in dir, which Save makes if need be. One that is
+// Open reads the catalogue in dir, which Close makes if need be. One that is
 // corrupt is as good as none: what it knew is found out again.
 func Open(dir string, o Options) (*Catalogue, error) {
 	c := &Catalogue{
 		dir: dir, now: o.Now, boot: bootID(),
-		done: make(map[uint32]bool), fresh: make(map[fileKey]entry), fses: make(map[uint64]uint64),
+		done: make(map[uint32]bool), fresh: newFresh(), fses: make(map[uint64]uint64),
 		lists: make(map[seed.Digest][]byte),
 	}
 	if c.now == nil {
@@ -90,9 +92,25 @@ func Open(dir string, o Options) (*Catalogue, error) {
 	return c, nil
 }
 
+// openFile opens a catalogue file.
+func openFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil && (!fi.Mode().IsRegular() || fi.Size() > maxFile) {
+		err = fmt.Errorf("%w: %s is no file of a size that it may have", ErrCorrupt, path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // read reads a catalogue file. That there is none is no error.
 func read(path string) (table, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	f, err := openFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -103,9 +121,6 @@ func read(path string) (table, error) {
 	fi, err := f.Stat()
 	if err != nil {
 		return nil, err
-	}
-	if !fi.Mode().IsRegular() || fi.Size() > maxFile {
-		return nil, fmt.Errorf("%w: %s is no file of a size that it may have", ErrCorrupt, path)
 	}
 	data := make([]byte, fi.Size())
 	if _, err := io.ReadFull(f, data); err != nil {
@@ -120,8 +135,8 @@ func (c *Catalogue) Len() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := c.old.len()
-	for k := range c.fresh {
-		if _, ok := c.old.find(k.fs, k.inode); !ok {
+	for i := range c.fresh.n {
+		if _, ok := c.old.find(c.fresh.at(i).fileKey); !ok {
 			n++
 		}
 	}
@@ -184,10 +199,11 @@ func (s *scan) recall(path string, fi os.FileInfo, kind uint64) (seed.Digest, bo
 		return seed.Digest{}, false
 	}
 	fsID ^= kind
-	if e, ok := c.fresh[fileKey{fsID, inode}]; ok && e.look == l {
+	key := fileKey{fsID, inode}
+	if e := c.fresh.find(key); e != nil && e.look == l {
 		return e.sum, true
 	}
-	i, ok := c.old.find(fsID, inode)
+	i, ok := c.old.find(key)
 	if !ok {
 		return seed.Digest{}, false
 	}
@@ -223,12 +239,15 @@ func (s *scan) learn(path string, before, after os.FileInfo, started time.Time, 
 		}
 	}
 	c := s.c
+	if c.closed {
+		return false
+	}
 	fsID, ok := c.filesystem(path, dev)
 	if !ok {
 		return false
 	}
 	fsID ^= kind
-	c.fresh[fileKey{fsID, inode}] = entry{fs: fsID, inode: inode, look: l, tree: s.tree, used: c.day(), sum: d}
+	c.fresh.set(entry{fileKey: fileKey{fsID, inode}, look: l, tree: s.tree, used: c.day(), sum: d})
 	return true
 }
 
@@ -238,12 +257,23 @@ func (s *scan) Done() {
 	s.c.done[s.tree] = true
 }
 
-// Save writes what was learned, and leaves out what is gone or was not used
+// Close writes what was learned, and leaves out what is gone or was not used
 // for long. It writes nothing if that is nothing. What other processes have
-// saved since Open stays.
-func (c *Catalogue) Save() (err error) {
+// saved since Open stays. Then the catalogue knows nothing any more, also for those who
+// still have scans of it, and learns nothing.
+func (c *Catalogue) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		return nil
+	}
+	err := c.save()
+	c.closed, c.old, c.seen, c.fresh, c.lists = true, nil, nil, newFresh(), nil
+	return err
+}
+
+// save does what Close says, under the lock.
+func (c *Catalogue) save() (err error) {
 	if !c.changed() {
 		return nil
 	}
@@ -256,31 +286,85 @@ func (c *Catalogue) Save() (err error) {
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
 	path := filepath.Join(c.dir, fileName)
-	// Whether another process has written meanwhile cannot be told from the
-	// file's inode and times, which it may have in common with its predecessor.
-	current, err := read(path)
-	if err != nil && !errors.Is(err, ErrCorrupt) {
-		return fmt.Errorf("catalogue: %w", err)
-	}
-	fresh := make([]entry, 0, len(c.fresh))
-	for _, e := range c.fresh {
-		fresh = append(fresh, e)
-	}
 	if err := c.writeLists(); err != nil {
 		return err
 	}
-	f, err := durable.Create(path, 0o600)
+	// Whether another process has written meanwhile cannot be told from the
+	// file's inode and times, which it may have in common with its predecessor.
+	unused, err := c.replace(path, true)
+	if errors.Is(err, ErrCorrupt) {
+		unused, err = c.replace(path, false)
+	}
 	if err != nil {
-		return fmt.Errorf("catalogue: %w", err)
-	}
-	merged := current.merge(fresh, c.keep)
-	if err := merged.write(f); err != nil {
-		return errors.Join(fmt.Errorf("catalogue: %w", err), f.Close())
-	}
-	if err := f.Commit(); err != nil {
 		return err
 	}
-	return c.pruneLists(merged)
+	return c.removeLists(unused)
+}
+
+// replace writes the file at path anew, with what it has now unless it is to be begun
+// anew, and returns the names of lists that it has no record of.
+func (c *Catalogue) replace(path string, merge bool) (unused map[string]bool, err error) {
+	var old io.Reader
+	if merge {
+		current, err := openFile(path)
+		if err == nil {
+			defer current.Close()
+			old = bufio.NewReaderSize(current, 1<<16)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("catalogue: %w", err)
+		}
+	}
+	if unused, err = c.listNames(); err != nil {
+		return nil, err
+	}
+	f, err := durable.Create(path, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("catalogue: %w", err)
+	}
+	w := newWriter(f)
+	err = c.merged(old, func(e *entry) error {
+		if len(unused) > 0 {
+			delete(unused, hex.EncodeToString(e.sum[:]))
+		}
+		return w.add(e)
+	})
+	if err == nil {
+		err = w.end()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("catalogue: %w", err), f.Close())
+	}
+	return unused, f.Commit()
+}
+
+// merged calls write with the records of the file old (nil for none) that are kept, and with
+// the fresh ones, which take the place of the old ones of the same files, in order.
+func (c *Catalogue) merged(old io.Reader, write func(*entry) error) error {
+	order := c.fresh.sorted()
+	learned := func(before func(fileKey) bool) error {
+		for len(order) > 0 && before(c.fresh.at(order[0]).fileKey) {
+			if err := write(c.fresh.at(order[0])); err != nil {
+				return err
+			}
+			order = order[1:]
+		}
+		return nil
+	}
+	if old != nil {
+		err := records(old, func(e entry) error {
+			if err := learned(func(k fileKey) bool { return k.compare(e.fileKey) < 0 }); err != nil {
+				return err
+			}
+			if len(order) > 0 && c.fresh.at(order[0]).fileKey == e.fileKey || !c.keep(&e) {
+				return nil
+			}
+			return write(&e)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return learned(func(fileKey) bool { return true })
 }
 
 // state says what became of the entry i of the old table.
@@ -294,7 +378,7 @@ func (c *Catalogue) state(i int, e *entry) (gone, touch bool) {
 
 // changed reports whether there is something to write.
 func (c *Catalogue) changed() bool {
-	if len(c.fresh) > 0 {
+	if c.fresh.n > 0 {
 		return true
 	}
 	for i := range c.old.len() {
@@ -308,7 +392,7 @@ func (c *Catalogue) changed() bool {
 
 // keep decides on an entry of the file as it is now.
 func (c *Catalogue) keep(e *entry) bool {
-	i, ok := c.old.find(e.fs, e.inode)
+	i, ok := c.old.find(e.fileKey)
 	if !ok {
 		return true // another process has just written it
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -60,7 +61,9 @@ func learn(t testing.TB, c *Catalogue, tree, path string, started time.Time) see
 
 func save(t testing.TB, c *Catalogue) {
 	t.Helper()
-	if err := c.Save(); err != nil {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.save(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -300,14 +303,80 @@ func TestFilesystemsAreTold(t *testing.T) {
 	}
 }
 
-func FuzzParse(f *testing.F) {
-	var b bytes.Buffer
-	e := entry{fs: 1, inode: 2, look: look{3, 4, 5}, tree: 6, used: 7, sum: seed.Digest{8}}
-	if err := table(nil).merge([]entry{e}, nil).write(&b); err != nil {
-		f.Fatal(err)
+// memFile is a file in memory.
+type memFile struct{ bytes.Buffer }
+
+func (m *memFile) WriteAt(b []byte, at int64) (int, error) { return copy(m.Bytes()[at:], b), nil }
+
+// written returns the catalogue file of the entries.
+func written(t testing.TB, entries []entry) []byte {
+	t.Helper()
+	var m memFile
+	w := newWriter(&m)
+	for _, e := range entries {
+		if err := w.add(&e); err != nil {
+			t.Fatal(err)
+		}
 	}
-	f.Add(b.Bytes())
-	f.Add(b.Bytes()[:headerSize])
+	if err := w.end(); err != nil {
+		t.Fatal(err)
+	}
+	return m.Bytes()
+}
+
+// TestMerge compares what is written, of records learned before and now, with a map.
+func TestMerge(t *testing.T) {
+	dir := t.TempDir()
+	r := rand.New(rand.NewPCG(1, 2))
+	plain := make(map[fileKey]seed.Digest)
+	for round := range 4 {
+		c := open(t, dir)
+		for range []int{0, 1, 2*blockLen + 1, 3 * blockLen}[round] {
+			e := entry{fileKey: fileKey{r.Uint64N(3), r.Uint64N(4 * blockLen)}, used: c.day(), sum: seed.Digest{byte(r.Uint32())}}
+			c.fresh.set(e)
+			plain[e.fileKey] = e.sum
+		}
+		save(t, c)
+	}
+	c := open(t, dir)
+	if c.Len() != len(plain) {
+		t.Errorf("%d records, want %d", c.Len(), len(plain))
+	}
+	for k, sum := range plain {
+		if i, ok := c.old.find(k); !ok || c.old.at(i).sum != sum {
+			t.Fatalf("the record of %v is wrong", k)
+		}
+	}
+}
+
+// A catalogue that was closed knows nothing, and takes nothing in.
+func TestClosed(t *testing.T) {
+	dir, tree := t.TempDir(), t.TempDir()
+	path := filepath.Join(tree, "file")
+	aged(t, path, "content")
+	c := open(t, dir)
+	learn(t, c, tree, path, later())
+	for range 2 {
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := c.Scan(tree).Recall(path, stat(t, path)); ok {
+			t.Error("known after Close")
+		}
+		learn(t, c, tree, path, later())
+		if c.Len() != 0 {
+			t.Error("learned after Close")
+		}
+	}
+	if n := open(t, dir).Len(); n != 1 {
+		t.Errorf("%d records, want 1", n)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	b := written(f, []entry{{fileKey: fileKey{1, 2}, look: look{3, 4, 5}, tree: 6, used: 7, sum: seed.Digest{8}}})
+	f.Add(b)
+	f.Add(b[:headerSize])
 	f.Fuzz(func(t *testing.T, data []byte) {
 		tab, err := parse(data)
 		if err != nil {
@@ -316,16 +385,12 @@ func FuzzParse(f *testing.F) {
 		var entries []entry
 		for i := range tab.len() {
 			e := tab.at(i)
-			if k, ok := tab.find(e.fs, e.inode); !ok || k != i {
+			if k, ok := tab.find(e.fileKey); !ok || k != i {
 				t.Errorf("record %d is found at %d, %v", i, k, ok)
 			}
 			entries = append(entries, e)
 		}
-		var again bytes.Buffer
-		if err := table(nil).merge(entries, nil).write(&again); err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(again.Bytes(), data) {
+		if !bytes.Equal(written(t, entries), data) {
 			t.Error("what was read is written differently")
 		}
 	})
@@ -339,13 +404,12 @@ func BenchmarkCatalogue(b *testing.B) {
 				dir := b.TempDir()
 				c := open(b, dir)
 				for i := range uint64(n) {
-					k := fileKey{1, i * 2654435761 % (1 << 32)}
-					c.fresh[k] = entry{fs: k.fs, inode: k.inode, used: c.day()}
+					c.fresh.set(entry{fileKey: fileKey{1, i * 2654435761 % (1 << 32)}, used: c.day()})
 				}
 				save(b, c)
 				c = open(b, dir)
 				for i := range uint64(n) {
-					if _, ok := c.old.find(1, i*2654435761%(1<<32)); !ok {
+					if _, ok := c.old.find(fileKey{1, i * 2654435761 % (1 << 32)}); !ok {
 						b.Fatal("not found")
 					}
 				}

@@ -83,26 +83,24 @@ func (c *Catalogue) writeLists() error {
 	return nil
 }
 
-// pruneLists removes the lists that no record of t names, under the lock.
-func (c *Catalogue) pruneLists(t table) error {
-	dir := filepath.Join(c.dir, listsName)
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
-		return nil
+// listNames returns the names of the lists that there are, under the lock.
+func (c *Catalogue) listNames() (map[string]bool, error) {
+	entries, err := os.ReadDir(filepath.Join(c.dir, listsName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("catalogue: %w", err)
 	}
-	if err != nil {
-		return fmt.Errorf("catalogue: %w", err)
-	}
-	unused := make(map[string]bool, len(entries))
+	names := make(map[string]bool, len(entries))
 	for _, e := range entries {
-		unused[e.Name()] = true
+		names[e.Name()] = true
 	}
-	for i := range t.len() {
-		e := t.at(i)
-		delete(unused, hex.EncodeToString(e.sum[:]))
-	}
-	for name := range unused {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	return names, nil
+}
+
+// removeLists removes lists, under the lock.
+func (c *Catalogue) removeLists(names map[string]bool) error {
+	for name := range names {
+		err := os.Remove(filepath.Join(c.dir, listsName, name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("catalogue: %w", err)
 		}
 	}

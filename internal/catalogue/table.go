@@ -2,12 +2,12 @@ package catalogue
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
-	"slices"
 
 	"github.com/ociv2-sync/ociv2-sync/seed"
 )
@@ -20,18 +20,19 @@ const (
 	magic      = "ociv2-sync catalogue 1\n\x00"
 	headerSize = 32
 	recordSize = 80
-	keySize    = 16
 )
 
 // entry is one record.
 type entry struct {
-	fs    uint64 // filesystem
-	inode uint64
-	look  look
-	tree  uint32 // the tree whose walk met it
-	used  uint32 // the day of its last use, counted from 1970
-	sum   seed.Digest
+	fileKey
+	look look
+	tree uint32 // the tree whose walk met it
+	used uint32 // the day of its last use, counted from 1970
+	sum  seed.Digest
 }
+
+// fileKey names a file: records are sorted by it.
+type fileKey struct{ fs, inode uint64 }
 
 // look is what a file shows of a change of its bytes.
 type look struct {
@@ -39,22 +40,13 @@ type look struct {
 	mtime, ctime int64 // nanoseconds since 1970
 }
 
-// compare orders entries by file.
-func (e *entry) compare(o *entry) int {
-	a, b := e.key(), o.key()
-	return bytes.Compare(a[:], b[:])
-}
-
-// key is the beginning of the record, which records are sorted by.
-func (e *entry) key() (k [keySize]byte) {
-	binary.BigEndian.PutUint64(k[0:], e.fs)
-	binary.BigEndian.PutUint64(k[8:], e.inode)
-	return k
+func (k fileKey) compare(o fileKey) int {
+	return cmp.Or(cmp.Compare(k.fs, o.fs), cmp.Compare(k.inode, o.inode))
 }
 
 func (e *entry) append(b []byte) []byte {
-	k := e.key()
-	b = append(b, k[:]...)
+	b = binary.BigEndian.AppendUint64(b, e.fs)
+	b = binary.BigEndian.AppendUint64(b, e.inode)
 	b = binary.BigEndian.AppendUint64(b, uint64(e.look.size))
 	b = binary.BigEndian.AppendUint64(b, uint64(e.look.mtime))
 	b = binary.BigEndian.AppendUint64(b, uint64(e.look.ctime))
@@ -69,27 +61,25 @@ type table []byte
 
 func (t table) len() int { return len(t) / recordSize }
 
-func (t table) record(i int) []byte { return t[i*recordSize : (i+1)*recordSize] }
+func (t table) at(i int) entry { return decode(t[i*recordSize : (i+1)*recordSize]) }
 
-func (t table) at(i int) entry {
-	b := t.record(i)
+func decode(b []byte) entry {
 	u64 := func(at int) uint64 { return binary.BigEndian.Uint64(b[at:]) }
 	return entry{
-		fs: u64(0), inode: u64(8),
-		look: look{size: int64(u64(16)), mtime: int64(u64(24)), ctime: int64(u64(32))},
-		tree: binary.BigEndian.Uint32(b[40:]), used: binary.BigEndian.Uint32(b[44:]),
+		fileKey: fileKey{fs: u64(0), inode: u64(8)},
+		look:    look{size: int64(u64(16)), mtime: int64(u64(24)), ctime: int64(u64(32))},
+		tree:    binary.BigEndian.Uint32(b[40:]), used: binary.BigEndian.Uint32(b[44:]),
 		sum: seed.Digest(b[48:]),
 	}
 }
 
 // find returns the position of the file's record, or where it would be.
-func (t table) find(fs, inode uint64) (int, bool) {
-	e := entry{fs: fs, inode: inode}
-	key := e.key()
+func (t table) find(k fileKey) (int, bool) {
 	lo, hi := 0, t.len()
 	for lo < hi {
 		mid := int(uint(lo+hi) >> 1)
-		switch c := bytes.Compare(t.record(mid)[:keySize], key[:]); {
+		e := t.at(mid)
+		switch c := e.compare(k); {
 		case c == 0:
 			return mid, true
 		case c < 0:
@@ -106,61 +96,102 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // parse checks a whole catalogue file and returns its records, which share the
 // memory of data.
 func parse(data []byte) (table, error) {
-	if len(data) < headerSize || string(data[:len(magic)]) != magic {
-		return nil, fmt.Errorf("%w: it does not begin as a catalogue", ErrCorrupt)
+	if err := records(bytes.NewReader(data), func(entry) error { return nil }); err != nil {
+		return nil, err
 	}
-	t := table(data[headerSize:])
-	if len(t)%recordSize != 0 {
-		return nil, fmt.Errorf("%w: its length is not that of whole records", ErrCorrupt)
-	}
-	if n := binary.BigEndian.Uint32(data[28:]); n != 0 {
-		return nil, fmt.Errorf("%w: unknown header", ErrCorrupt)
-	}
-	if crc32.Checksum(t, castagnoli) != binary.BigEndian.Uint32(data[24:]) {
-		return nil, fmt.Errorf("%w: wrong checksum", ErrCorrupt)
-	}
-	for i := 1; i < t.len(); i++ {
-		if bytes.Compare(t.record(i - 1)[:keySize], t.record(i)[:keySize]) >= 0 {
-			return nil, fmt.Errorf("%w: its records are not in order", ErrCorrupt)
-		}
-	}
-	return t, nil
+	return table(data[headerSize:]), nil
 }
 
-// write writes a catalogue file.
-func (t table) write(w io.Writer) error {
-	head := make([]byte, 0, headerSize)
-	head = append(head, magic...)
-	head = binary.BigEndian.AppendUint32(head, crc32.Checksum(t, castagnoli))
-	head = binary.BigEndian.AppendUint32(head, 0)
-	if _, err := w.Write(head); err != nil {
-		return err
+// records calls each for every record of a catalogue file. Whether they are what was
+// written shows only at the end.
+func records(r io.Reader, each func(entry) error) error {
+	var head [headerSize]byte
+	if err := readWhole(r, head[:]); err != nil || string(head[:len(magic)]) != magic {
+		return errors.Join(fmt.Errorf("%w: it does not begin as a catalogue", ErrCorrupt), err)
 	}
-	_, err := w.Write(t)
+	if n := binary.BigEndian.Uint32(head[28:]); n != 0 {
+		return fmt.Errorf("%w: unknown header", ErrCorrupt)
+	}
+	var sum uint32
+	var b [recordSize]byte
+	var last fileKey
+	for i := 0; ; i++ {
+		err := readWhole(r, b[:])
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		sum = crc32.Update(sum, castagnoli, b[:])
+		e := decode(b[:])
+		if i > 0 && last.compare(e.fileKey) >= 0 {
+			return fmt.Errorf("%w: its records are not in order", ErrCorrupt)
+		}
+		last = e.fileKey
+		if err := each(e); err != nil {
+			return err
+		}
+	}
+	if sum != binary.BigEndian.Uint32(head[24:]) {
+		return fmt.Errorf("%w: wrong checksum", ErrCorrupt)
+	}
+	return nil
+}
+
+// readWhole fills b, or returns io.EOF if there is nothing more.
+func readWhole(r io.Reader, b []byte) error {
+	_, err := io.ReadFull(r, b)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: its length is not that of whole records", ErrCorrupt)
+	}
 	return err
 }
 
-// merge returns the records of t that keep wants, as it changes them, and
-// those of fresh, which take the place of t's for the same files.
-func (t table) merge(fresh []entry, keep func(*entry) bool) table {
-	slices.SortFunc(fresh, func(a, b entry) int { return a.compare(&b) })
-	out := make([]byte, 0, len(t)+len(fresh)*recordSize)
-	k := 0
-	for i := range t.len() {
-		e := t.at(i)
-		for k < len(fresh) && fresh[k].compare(&e) < 0 {
-			out = fresh[k].append(out)
-			k++
-		}
-		if k < len(fresh) && fresh[k].compare(&e) == 0 {
-			continue // the fresh one follows
-		}
-		if keep(&e) {
-			out = e.append(out)
-		}
+// writer writes a catalogue file.
+type writer struct {
+	file interface {
+		io.Writer
+		io.WriterAt
 	}
-	for ; k < len(fresh); k++ {
-		out = fresh[k].append(out)
+	buf []byte
+	sum uint32
+}
+
+// newWriter returns a writer to a file that is empty.
+func newWriter(file interface {
+	io.Writer
+	io.WriterAt
+},
+) *writer {
+	return &writer{file: file, buf: make([]byte, headerSize, 1<<16)} // the header comes last
+}
+
+func (w *writer) add(e *entry) error {
+	n := len(w.buf)
+	w.buf = e.append(w.buf)
+	w.sum = crc32.Update(w.sum, castagnoli, w.buf[n:])
+	if len(w.buf)+recordSize <= cap(w.buf) {
+		return nil
 	}
-	return out
+	return w.flush()
+}
+
+func (w *writer) flush() error {
+	_, err := w.file.Write(w.buf)
+	w.buf = w.buf[:0]
+	return err
+}
+
+// end completes the file.
+func (w *writer) end() error {
+	if err := w.flush(); err != nil {
+		return err
+	}
+	head := make([]byte, 0, headerSize)
+	head = append(head, magic...)
+	head = binary.BigEndian.AppendUint32(head, w.sum)
+	head = binary.BigEndian.AppendUint32(head, 0)
+	_, err := w.file.WriteAt(head, 0)
+	return err
 }

@@ -131,7 +131,7 @@ func (p *Prepared) newLink(ctx context.Context, f *deltaFile, canonical []byte) 
 	}
 	l := &link{p: p, file: f, at: make(map[delta.Digest]int64)}
 	for i := range plan.Contents {
-		l.table = append(l.table, delta.Content{Digest: plan.Contents[i].Digest, Size: plan.Contents[i].Size})
+		l.table = append(l.table, delta.Content{Digest: *plan.Contents[i].Digest, Size: plan.Contents[i].Size})
 	}
 	return l, nil
 }
@@ -146,7 +146,7 @@ func (l *link) locate(ctx context.Context, seeds []seed.Seed) (err error) {
 	can := usable(h, l.places)
 	for i := range l.table {
 		if rec := can(i); rec != seed.None {
-			l.record[l.table[i].Digest] = rec
+			l.record[l.table[i].Digest] = int(rec)
 		}
 	}
 	return nil

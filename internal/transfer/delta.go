@@ -312,14 +312,14 @@ func (p *Prepared) missingBytes() int64 {
 }
 
 // usable returns which record makes a content, of those whose bases are at hand.
-func usable(h *delta.Head, places []seed.Place) func(int) int {
-	record := make(map[int]int, len(h.Records))
+func usable(h *delta.Head, places []seed.Place) func(int) int32 {
+	record := make(map[int]int32, len(h.Records))
 	for i, r := range h.Records {
 		if h.Usable(i) && !slices.ContainsFunc(r.Bases, func(b int) bool { return places[b].Seed == nil }) {
-			record[r.Target] = i
+			record[r.Target] = int32(i)
 		}
 	}
-	return func(content int) int {
+	return func(content int) int32 {
 		if i, ok := record[content]; ok {
 			return i
 		}

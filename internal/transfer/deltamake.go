@@ -118,8 +118,8 @@ func wireOfChunks(ctx context.Context, from, to *published) (int64, error) {
 		for i := range from.tree.TOC.Nodes {
 			have[from.tree.TOC.Nodes[i].Digest] = true
 		}
-		plan.Use(func(i int) int {
-			if have[plan.Contents[i].Digest] {
+		plan.Use(func(i int) int32 {
+			if have[*plan.Contents[i].Digest] {
 				return 0 // any: it need not be fetched
 			}
 			return seed.None

@@ -89,7 +89,7 @@ func (p *Prepared) shared(ctx context.Context) int64 {
 			}
 		}
 	case p.sharesBlocks():
-		near := make(map[int]bool) // by seed
+		near := make(map[int32]bool) // by seed
 		for i := range p.Plan.Contents {
 			c := &p.Plan.Contents[i]
 			share := blocks(c.Size) * int64(len(c.Nodes)-1) // with each other

@@ -195,6 +195,8 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 	if err := p.contents(ctx, r); err != nil {
 		return nil, err
 	}
+	// As large as all names and digests; toc.Marshal makes the same bytes again.
+	p.tree.Canonical = nil
 	if r != nil {
 		cache, err := local.Open(r.ChunkCache(), local.Options{Flat: true})
 		if err != nil {
@@ -202,13 +204,7 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 		}
 		p.cache, p.closers = cache, append(p.closers, cache)
 	}
-	if err := p.match(ctx, r, pull); err != nil {
-		return nil, err
-	}
-	if err := p.chooseChain(ctx, r); err != nil {
-		return nil, err
-	}
-	if err := p.chooseDelta(ctx, r); err != nil {
+	if err := p.sources(ctx, r, pull); err != nil {
 		return nil, err
 	}
 	if opts.Deltas == DeltaOnly && len(p.Plan.Missing) > 0 {
@@ -288,8 +284,8 @@ func (p *Prepared) contents(ctx context.Context, r *root.Root) (err error) {
 	return g.Wait()
 }
 
-// match finds what the seeds have.
-func (p *Prepared) match(ctx context.Context, r *root.Root, pull bool) (err error) {
+// sources finds what seeds have and what deltas make.
+func (p *Prepared) sources(ctx context.Context, r *root.Root, pull bool) error {
 	seeds := seedOpener{root: r, log: p.opts.Logger}
 	if r != nil {
 		memory, save, err := openMemory(r, p.opts.Logger)
@@ -303,6 +299,17 @@ func (p *Prepared) match(ctx context.Context, r *root.Root, pull bool) (err erro
 			seeds.spool = r.Path()
 		}
 	}
+	if err := p.match(ctx, seeds, pull); err != nil {
+		return err
+	}
+	if err := p.chooseChain(ctx, r); err != nil {
+		return err
+	}
+	return p.chooseDelta(ctx, r)
+}
+
+// match finds what the seeds have.
+func (p *Prepared) match(ctx context.Context, seeds seedOpener, pull bool) (err error) {
 	if p.opts.updates() { // what is in place comes first
 		if err := seeds.dir(p.opts.Dest.rootfs()); err != nil {
 			return err

@@ -133,7 +133,11 @@ func (p *Prepared) intoRoot(ctx context.Context, r *root.Root, w *root.Writer, o
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	blobs := root.Blobs{Manifest: p.Image.ManifestBytes, Config: p.Image.Config, TOC: p.tree.Canonical}
+	canonical, err := toc.Marshal(p.tree.TOC)
+	if err != nil {
+		return err
+	}
+	blobs := root.Blobs{Manifest: p.Image.ManifestBytes, Config: p.Image.Config, TOC: canonical}
 	return w.Commit(t, blobs, ref.Name, rootTag(ref), ref.String())
 }
 

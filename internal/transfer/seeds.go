@@ -18,7 +18,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
-// openMemory opens the catalogue of a root. save keeps what was learned; that
+// openMemory opens the catalogue of a root. save keeps what was learned, and frees what was known; that
 // it cannot costs the next run some reading, no more.
 func openMemory(r *root.Root, log *slog.Logger) (_ seed.Memory, save func(), err error) {
 	c, err := catalogue.Open(r.Catalogue(), catalogue.Options{Logger: log})
@@ -27,7 +27,7 @@ func openMemory(r *root.Root, log *slog.Logger) (_ seed.Memory, save func(), err
 	}
 	return c, func() {
 		level := slog.LevelWarn
-		err := c.Save()
+		err := c.Close()
 		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
 			level = slog.LevelInfo // a plan by somebody who may only read
 		}

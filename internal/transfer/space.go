@@ -23,7 +23,7 @@ func (p *Prepared) footprint(ctx context.Context) int64 {
 		inode   = 512     // what a node takes beside its contents
 		records = 1 << 16 // manifest, config, the tag
 	)
-	sum := treeSpace(p.tree.TOC.Nodes) + inode*int64(len(p.tree.TOC.Nodes)) + records + blocks(int64(len(p.tree.Canonical)))
+	sum := treeSpace(p.tree.TOC.Nodes) + inode*int64(len(p.tree.TOC.Nodes)) + records + blocks(p.Image.Manifest.TOCSize)
 	if p.opts.updates() {
 		return sum - p.inPlace()
 	}

@@ -1,4 +1,4 @@
-package digestset
+package numset
 
 import (
 	"crypto/sha256"
@@ -15,7 +15,7 @@ func TestSet(t *testing.T) {
 		for i := range digests {
 			binary.LittleEndian.PutUint64(digests[i][8:], r.Uint64N(uint64(limit)))
 		}
-		s := New(limit, func(i int32) *[sha256.Size]byte { return &digests[i] })
+		s := New(limit/3, func(i int32) *[sha256.Size]byte { return &digests[i] })
 		plain := make(map[[sha256.Size]byte]int32)
 		for i := range digests {
 			if _, ok := s.Find(&digests[i]); ok != (plain[digests[i]] != 0) {
