@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"net/http"
@@ -12,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/andybalholm/brotli"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/testutil"
 )
@@ -129,45 +134,125 @@ func TestBadDelta(t *testing.T) {
 	blob := p.deltaBlob(t)
 	good, err := os.ReadFile(blob)
 	must(t, err)
-	flip := func(at int) func(*device) {
-		return func(*device) {
-			b := slices.Clone(good)
-			b[at] ^= 0x10
-			must(t, os.WriteFile(blob, b, 0o644))
+	head := 12 + int(binary.LittleEndian.Uint32(good[8:]))
+	swapped := filepath.Join(t.TempDir(), "swapped") // from the other release to this one
+	newDevice(t).must("delta", "make", "-o", swapped, p.ref(2), p.ref(1))
+	other, err := os.ReadFile(swapped)
+	must(t, err)
+	d := newDevice(t)
+	d.pull(p.ref(1))
+	chunks := d.pull("--delta=never", p.ref(2)).Bytes
+
+	srv := httptest.NewServer(http.FileServer(http.Dir(p.repo)))
+	defer srv.Close()
+	packed := func(b []byte) []byte {
+		var out bytes.Buffer
+		w := brotli.NewWriterOptions(&out, brotli.WriterOptions{Quality: 2, LGWin: 16})
+		_, err := w.Write(b)
+		must(t, err)
+		must(t, w.Close())
+		return out.Bytes()
+	}
+	zeros := packed(make([]byte, 64<<20))
+	headOf := func(b []byte) []byte {
+		return append(binary.LittleEndian.AppendUint32([]byte("ov2-dlt\x01"), uint32(len(b))), b...)
+	}
+	var bombs []byte // a group whose streams expand to 64 MB each
+	for range 5 {
+		bombs = binary.AppendUvarint(bombs, uint64(len(zeros)))
+	}
+	bombs = append(bombs, bytes.Repeat(zeros, 5)...)
+	bytesAt := func(at int, with ...byte) []byte {
+		b := slices.Clone(good)
+		copy(b[at:], with)
+		return b
+	}
+	base := func(change func(path string)) func(d *device) {
+		return func(d *device) {
+			path := filepath.Join(d.tree("app/1"), "usr/lib/lib13.so")
+			change(path)
+			if _, err := os.Stat(path); err == nil {
+				setTime(t, path)
+			}
 		}
 	}
-	for name, spoil := range map[string]func(d *device){
-		"flipped in the head":   flip(100),
-		"flipped in the middle": flip(len(good) / 2),
-		"flipped at the end":    flip(len(good) - 3000),
-		"changed base": func(d *device) {
-			path := filepath.Join(d.tree("app/1"), "usr/lib/lib13.so")
+	for name, tt := range map[string]struct {
+		blob  []byte // nil for the good one
+		spoil func(*device)
+		lost  bool // one content alone comes from chunks
+		luck  bool // some bits mean nothing: then all is well
+		code  int  // of --delta=only; exitCorrupt if it is 0
+		http  bool // over HTTP
+	}{
+		"empty":                     {blob: []byte{}},
+		"cut in the head":           {blob: good[:head/2]},
+		"cut behind the head":       {blob: good[:head]},
+		"cut":                       {blob: good[:len(good)-2000]},
+		"empty, HTTP":               {blob: []byte{}, http: true},
+		"cut in the head, HTTP":     {blob: good[:head/2], http: true},
+		"cut behind the head, HTTP": {blob: good[:head], http: true},
+		"cut, HTTP":                 {blob: good[:len(good)-2000], http: true},
+		"one byte short":            {blob: good[:len(good)-1], luck: true},
+		"flipped in the head":       {blob: bytesAt(100, good[100]^0x10)},
+		"flipped in the middle":     {blob: bytesAt(len(good)/2, good[len(good)/2]^0x10), luck: true},
+		"flipped at the end":        {blob: bytesAt(len(good)-3000, good[len(good)-3000]^0x10), luck: true},
+		"another magic":             {blob: bytesAt(7, 2)},
+		"length of the head lies":   {blob: bytesAt(8, 0xff, 0xff, 0xff, 0xff)},
+		"head too short":            {blob: bytesAt(8, 5, 0, 0, 0)},
+		"lengths of a group lie":    {blob: bytesAt(head, 0xff, 0xff, 0xff, 0xff, 0x0f)},
+		"swapped":                   {blob: other},
+		"body of another":           {blob: append(slices.Clone(good[:head]), other[12+binary.LittleEndian.Uint32(other[8:]):]...)},
+		"garbage":                   {blob: bytes.Repeat([]byte("garbage"), len(good)/7)},
+		"bomb for a head":           {blob: headOf(zeros)},
+		"bombs for a body":          {blob: append(slices.Clone(good[:head]), bombs...)},
+		"changed base": {lost: true, spoil: base(func(path string) {
 			f, err := os.OpenFile(path, os.O_WRONLY, 0)
 			must(t, err)
 			_, err = f.WriteAt([]byte("changed"), 50000)
 			must(t, err)
 			must(t, f.Close())
-			setTime(t, path)
-		},
+		})},
+		"base cut short": {lost: true, code: exitNotFound, spoil: base(func(path string) { must(t, os.Truncate(path, 100)) })},
+		"base gone":      {lost: true, code: exitNotFound, spoil: base(func(path string) { must(t, os.Remove(path)) })},
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer func() { must(t, os.WriteFile(blob, good, 0o644)) }()
+			if tt.blob != nil {
+				must(t, os.WriteFile(blob, tt.blob, 0o644))
+			}
 			d := newDevice(t)
 			d.pull(p.ref(1))
-			spoil(d)
-			switch code := d.run("pull", p.ref(2), "--delta=only").code; code {
-			case exitCorrupt:
-			case exitDone: // some bits mean nothing
+			if tt.spoil != nil {
+				tt.spoil(d)
+			}
+			two := p.ref(2)
+			if tt.http {
+				two = srv.URL + "/app:2"
+			}
+			switch r := d.run("pull", two, "--delta=only"); {
+			case r.code == cmp.Or(tt.code, exitCorrupt) && len(r.errorLine(t)) > 0:
+			case r.code == exitDone && tt.luck:
 				testutil.CompareTrees(t, p.releases[1], d.tree("app/2"))
 			default:
-				t.Errorf("--delta=only exits with %d", code)
+				t.Errorf("--delta=only exits with %d:\n%s", r.code, r.stderr)
 			}
-			d.pull(p.ref(2))
+			got := d.pull(two)
 			testutil.CompareTrees(t, p.releases[1], d.tree("app/2"))
+			if got.Bytes > chunks+int64(len(good))+16<<10 {
+				t.Errorf("it takes %d bytes, without deltas %d", got.Bytes, chunks)
+			}
+			if tt.lost && got.Bytes > chunks/2 {
+				t.Errorf("for one content it takes %d bytes, for all of them %d", got.Bytes, chunks)
+			}
 		})
 	}
-	d := newDevice(t)
+	d = newDevice(t)
 	d.fails(exitNotFound, []string{"no delta"}, "pull", p.ref(2), "--delta=only")
+	d.pull(p.ref(1))
+	must(t, os.Remove(blob))
+	d.fails(exitNotFound, []string{"no delta"}, "pull", p.ref(2), "--delta=only")
+	d.pull(p.ref(2))
+	testutil.CompareTrees(t, p.releases[1], d.tree("app/2"))
 }
 
 // cutter serves a repository and ends responses after some bytes of a delta.

@@ -42,14 +42,32 @@ func (b *builder) applyDelta(ctx context.Context) (lost []int32, err error) {
 	if len(byRecord) == 0 {
 		return nil, nil
 	}
+	err = b.readDelta(ctx, table, byRecord, &lost)
+	if errors.Is(err, delta.ErrMalformed) {
+		b.opts.Logger.Warn("the delta is damaged, fetching what it does not make", "reason", err)
+		if b.job.Delta.Broken != nil {
+			b.job.Delta.Broken()
+		}
+		err = nil
+	}
+	for _, i := range byRecord { // those after the end of a damaged delta
+		lost = append(lost, i)
+		b.lose(NotMade, 1)
+	}
+	return lost, err
+}
+
+// readDelta reads the delta of the plan, and takes from byRecord what it has made
+// or lost.
+func (b *builder) readDelta(ctx context.Context, table []delta.Content, byRecord map[int]int32, lost *[]int32) (err error) {
 	body, err := b.job.Delta.Body(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, body.Close()) }()
 	at := b.cursor()
 	defer at.close()
-	err = delta.Apply(ctx, body, delta.Job{
+	return delta.Apply(ctx, body, delta.Job{
 		Head:     b.job.Delta.Head,
 		Contents: table,
 		Base: func(ctx context.Context, i int) (delta.BaseReader, error) {
@@ -65,21 +83,9 @@ func (b *builder) applyDelta(ctx context.Context) (lost []int32, err error) {
 			if err != nil {
 				return nil, err
 			}
-			return &deltaFile{File: f, ctx: ctx, b: b, at: at, index: c, lost: &lost}, nil
+			return &deltaFile{File: f, ctx: ctx, b: b, at: at, index: c, lost: lost}, nil
 		},
 	})
-	if errors.Is(err, delta.ErrMalformed) {
-		b.opts.Logger.Warn("the delta is damaged, fetching what it does not make", "reason", err)
-		if b.job.Delta.Broken != nil {
-			b.job.Delta.Broken()
-		}
-		err = nil
-	}
-	for _, i := range byRecord { // those after the end of a damaged delta
-		lost = append(lost, i)
-		b.lose(NotMade, 1)
-	}
-	return lost, err
 }
 
 // deltaFile is the first file of a content that a delta makes.

@@ -20,7 +20,8 @@ type Files interface {
 	// name the file.
 	ReadFile(ctx context.Context, path string, limit int64) ([]byte, error)
 	// OpenAt opens size bytes, at least one, of the file at path from an offset
-	// on. The error, also that of reading to the end, says when it is shorter.
+	// on. The error, also that of reading to the end, says when it is shorter: it
+	// is io.ErrUnexpectedEOF, and no store.ErrNetwork.
 	OpenAt(ctx context.Context, path string, offset, size int64) (io.ReadCloser, error)
 	// String names the repository for messages, without secrets.
 	String() string

@@ -88,11 +88,11 @@ func (p *Prepared) openDelta(ctx context.Context, r *root.Root, d repo.Delta) (*
 	}
 	body, err := p.Image.OpenDelta(ctx, d, 0, d.Head)
 	if err != nil {
-		return nil, err
+		return nil, damaged(err)
 	}
 	f.headData, err = io.ReadAll(body) // grows with what arrives
 	if err := errors.Join(err, body.Close()); err != nil {
-		return nil, err
+		return nil, damaged(err)
 	}
 	if f.head, err = delta.ReadHead(bytes.NewReader(f.headData), limit); err != nil {
 		return nil, err
@@ -383,6 +383,18 @@ type body struct {
 
 func (b *body) fetch(ctx context.Context, at int64) (err error) {
 	b.net, err = b.p.Image.OpenDelta(ctx, b.delta.Delta, at, b.delta.Size-at)
+	if errors.Is(err, store.ErrNotFound) { // its head was there
+		err = fmt.Errorf("%w: %w", delta.ErrMalformed, err)
+	}
+	return damaged(err)
+}
+
+// damaged says of the error of a file that is shorter than the tag says, and not
+// only cut on its way, that the delta is malformed.
+func damaged(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, store.ErrNetwork) {
+		return fmt.Errorf("%w: %w", delta.ErrMalformed, err)
+	}
 	return err
 }
 
@@ -408,7 +420,7 @@ func (b *body) Read(p []byte) (int, error) {
 			b.p.opts.Progress(int64(n), 0)
 		}
 	}
-	return n, err
+	return n, damaged(err)
 }
 
 func (b *body) Close() error {

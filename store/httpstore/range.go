@@ -16,7 +16,8 @@ import (
 // OpenAt opens size bytes, at least one, of the file at path from an offset on.
 // A transfer that is cut is continued where it was by a further request, as
 // often as the client retries without receiving anything. Errors, of Read too,
-// are those of [Client.Get]; a server that does not know ranges is refused.
+// are those of [Client.Get]; a server that does not know ranges is refused. A file
+// that is shorter is io.ErrUnexpectedEOF, and no store.ErrNetwork.
 func (d *Dir) OpenAt(ctx context.Context, path string, offset, size int64) (io.ReadCloser, error) {
 	r := &rangeReader{ctx: ctx, client: d.client, retry: d.retry, url: join(d.base, path), at: offset, end: offset + size}
 	if err := r.open(); err != nil {
@@ -58,6 +59,8 @@ func (r *rangeReader) open() error {
 			err = failure(r.ctx, err)
 		}
 		return fmt.Errorf("httpstore: %s: %w", public(r.url), err)
+	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable, resp.StatusCode == http.StatusOK && resp.ContentLength == 0: // it has no ranges
+		err = fmt.Errorf("%w: it has no %d bytes", io.ErrUnexpectedEOF, r.end)
 	case resp.StatusCode == http.StatusOK:
 		err = fmt.Errorf("%w: the server does not send parts of files", errRefused)
 	case resp.StatusCode != http.StatusPartialContent:
@@ -68,7 +71,9 @@ func (r *rangeReader) open() error {
 	default:
 		var from, to int64
 		_, serr := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-%d/", &from, &to)
-		if serr != nil || from != r.at || to != r.end-1 {
+		if serr == nil && from == r.at && to < r.end-1 {
+			err = fmt.Errorf("%w: it has %d bytes, not %d", io.ErrUnexpectedEOF, to+1, r.end)
+		} else if serr != nil || from != r.at || to != r.end-1 {
 			err = fmt.Errorf("%w: the server sends %q instead of bytes %d-%d", errRefused, resp.Header.Get("Content-Range"), r.at, r.end-1)
 		}
 	}
