@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -19,6 +20,10 @@ type Upstream interface {
 	// error wraps store.ErrNotFound when there is none and store.ErrTooLarge when
 	// it is longer than limit bytes. It may be called from several goroutines.
 	ReadFile(ctx context.Context, path string, limit int64) ([]byte, error)
+	// Copy writes the file at path to w while it arrives. Before that it calls begin,
+	// perhaps several times, with the length in bytes, or -1 if upstream does not say it.
+	// An error of begin or of w ends it. Otherwise it is as ReadFile.
+	Copy(ctx context.Context, path string, w io.Writer, begin func(size int64) error) error
 }
 
 // ProxyOptions say how a proxy behaves.
@@ -38,7 +43,9 @@ type ProxyOptions struct {
 
 // Proxy is an [http.Handler] that serves the files of an upstream from a cache
 // in a directory. It fetches each object once, however many clients wait for it,
-// and verifies what is named by its content before it serves and keeps it. Files that
+// and verifies what is named by its content before it serves and keeps it. (A blob of
+// more than a megabyte is passed on while it is fetched, but for its last byte; if it
+// turns out to be wrong, the response is cut off there.) Files that
 // may change are asked for upstream each time, but for ProxyOptions.Fresh; when
 // upstream does not answer, or what it answers is no such file at all, the copy that is
 // there is served with the header "Warning: 110".
@@ -57,23 +64,6 @@ type Proxy struct {
 	mu      sync.Mutex
 	flights map[string]*flight
 }
-
-// flight is a fetch that is under way. Its results are set when done is closed.
-type flight struct {
-	done chan struct{}
-	data []byte
-	from source
-	err  error
-}
-
-// source is where the bytes of a response come from.
-type source string
-
-const (
-	hit   source = "hit"
-	miss  source = "miss"
-	stale source = "stale"
-)
 
 // NewProxy returns a proxy with its cache in dir, which must be empty or have been
 // one before. Call [Proxy.Close] when no request is served any more.
@@ -126,54 +116,58 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.ServeContent(w, r, "", time.Time{}, f)
 		return
 	}
-	got := p.get(r.Context(), name, k)
-	switch {
-	case r.Context().Err() != nil:
+	f := p.join(name, k)
+	select {
+	case <-f.done:
+	case <-f.begun:
+		k.headers(w, contentTag(name, f.size))
+		w.Header().Set("X-Cache", string(miss))
+		http.ServeContent(w, r, "", time.Time{}, &arriving{ctx: r.Context(), flight: f})
+		return
+	case <-r.Context().Done():
 		return // nobody listens
-	case errors.Is(got.err, store.ErrNotFound):
+	}
+	switch {
+	case errors.Is(f.err, store.ErrNotFound):
 		fail(w, http.StatusNotFound)
 		return
-	case got.err != nil:
-		p.opts.Logger.Error("cannot fetch from upstream", "name", name, "error", got.err)
+	case f.err != nil:
 		fail(w, http.StatusBadGateway)
 		return
 	}
-	k.headers(w, k.tagOf(name, got.data))
-	w.Header().Set("X-Cache", string(got.from))
-	if got.from == stale {
+	k.headers(w, k.tagOf(name, f.data))
+	w.Header().Set("X-Cache", string(f.from))
+	if f.from == stale {
 		w.Header().Set("Warning", `110 - "Response is Stale"`)
 	}
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(got.data))
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.data))
 }
 
-// get returns an object from upstream, fetched by this request or by another one
-// that began before.
-func (p *Proxy) get(ctx context.Context, name string, k *kind) *flight {
+// join returns the fetch of an object, begun for this request or for another one.
+func (p *Proxy) join(name string, k *kind) *flight {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	f, ok := p.flights[name]
 	if !ok {
-		f = &flight{done: make(chan struct{})}
+		f = newFlight(p.opts.MaxObject)
 		p.flights[name] = f
 		p.busy.Go(func() {
-			f.data, f.from, f.err = p.fetch(name, k)
+			f.data, f.from, f.err = p.fetch(f, name, k)
+			if f.err != nil && !errors.Is(f.err, store.ErrNotFound) {
+				p.opts.Logger.Error("cannot fetch from upstream", "name", name, "error", f.err)
+			}
 			p.mu.Lock()
 			delete(p.flights, name)
 			p.mu.Unlock()
 			close(f.done)
 		})
 	}
-	p.mu.Unlock()
-	select {
-	case <-f.done:
-		return f
-	case <-ctx.Done():
-		return &flight{err: ctx.Err()}
-	}
+	return f
 }
 
 // fetch fetches an object and keeps it. It does not end with the client that
 // asked for it: others may wait, and what has begun is soon wanted again.
-func (p *Proxy) fetch(name string, k *kind) ([]byte, source, error) {
+func (p *Proxy) fetch(f *flight, name string, k *kind) ([]byte, source, error) {
 	if k.immutable {
 		data, err := p.cache.adopt(name, k.tagOf, func(b []byte) error { return k.verify(name, b) })
 		if err == nil {
@@ -183,7 +177,7 @@ func (p *Proxy) fetch(name string, k *kind) ([]byte, source, error) {
 			p.opts.Logger.Warn("what is in the cache is damaged, it is fetched again", "name", name, "error", err)
 		}
 	}
-	data, err := p.upstream.ReadFile(p.life, name, p.opts.MaxObject)
+	data, err := p.read(f, name, k)
 	if err == nil {
 		err = k.verify(name, data)
 	}
@@ -202,4 +196,13 @@ func (p *Proxy) fetch(name string, k *kind) ([]byte, source, error) {
 		}
 	}
 	return nil, "", err
+}
+
+// read reads an object from upstream.
+func (p *Proxy) read(f *flight, name string, k *kind) ([]byte, error) {
+	if k != blobKind { // a chunk is short, and the others are not verified
+		return p.upstream.ReadFile(p.life, name, p.opts.MaxObject)
+	}
+	err := p.upstream.Copy(p.life, name, f, f.begin)
+	return f.part, err
 }

@@ -2,9 +2,11 @@ package chunkserver_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -242,4 +244,99 @@ func TestReady(t *testing.T) {
 	check(false, func() error { return errors.Join(os.Remove(dir), os.Rename(dir+".old", dir)) })
 	check(true, func() error { return os.Remove(dir) })
 	check(false, func() error { return nil })
+}
+
+// slowly is an upstream with one file, of which the second half comes when it is told to,
+// and the end when it is told that.
+type slowly struct {
+	*upstream
+	rest, end chan struct{}
+}
+
+func (u slowly) Copy(ctx context.Context, path string, w io.Writer, begin func(int64) error) error {
+	b, err := u.ReadFile(ctx, path, math.MaxInt64)
+	if err == nil {
+		err = begin(int64(len(b)))
+	}
+	for _, c := range []struct {
+		part []byte
+		wait chan struct{}
+	}{{b[:len(b)/2], u.rest}, {b[len(b)/2:], u.end}} {
+		if err == nil {
+			_, err = w.Write(c.part)
+		}
+		select {
+		case <-c.wait:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return err
+}
+
+// A large blob is passed on while it is fetched, to all who want it, but for its last
+// byte, which waits until it is verified.
+func TestProxyStreams(t *testing.T) {
+	big := strings.Repeat("0123456789abcdef", 200_000)
+	for _, lie := range []bool{false, true} {
+		name := blobFile(big)
+		if lie {
+			name = blobFile("something else")
+		}
+		u := slowly{&upstream{files: map[string]string{name: big}}, make(chan struct{}), make(chan struct{})}
+		dir := t.TempDir()
+		base := proxy(t, u, dir, chunkserver.ProxyOptions{})
+		r, err := http.NewRequestWithContext(t.Context(), "GET", base+"/"+name, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		const buffered = 8 << 10 // what the server may hold back
+		got := make([]byte, len(big)/2-buffered)
+		if _, err := io.ReadFull(resp.Body, got); err != nil || string(got) != big[:len(got)] || resp.ContentLength != int64(len(big)) {
+			t.Errorf("the first half: %v", err)
+		}
+		if resp, body := get(t, "GET", base+"/"+name, "Range", "bytes=100-199"); resp.StatusCode != 206 || body != big[100:200] {
+			t.Errorf("a range: %s %q", resp.Status, body)
+		}
+		if resp, _ := get(t, "HEAD", base+"/"+name); resp.StatusCode != 200 || resp.ContentLength != int64(len(big)) {
+			t.Errorf("HEAD: %s", resp.Status)
+		}
+		close(u.rest)
+		more := make([]byte, len(big)/2-buffered)
+		if _, err := io.ReadFull(resp.Body, more); err != nil || string(more) != big[len(got):len(got)+len(more)] {
+			t.Errorf("the second half: %v", err)
+		}
+		var wg sync.WaitGroup
+		for range 5 {
+			wg.Go(func() {
+				resp, err := http.Get(base + "/" + name)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer resp.Body.Close()
+				if b, err := io.ReadAll(resp.Body); (err == nil && string(b) == big) == lie && resp.StatusCode == 200 || len(b) == len(big) && lie {
+					t.Errorf("another one: %s, %d bytes, %v", resp.Status, len(b), err)
+				}
+			})
+		}
+		close(u.end)
+		rest, err := io.ReadAll(resp.Body)
+		if n := len(got) + len(more) + len(rest); (err == nil) == lie || (n == len(big)) == lie {
+			t.Errorf("a lie: %v; %d of %d bytes, %v", lie, n, len(big), err)
+		}
+		wg.Wait()
+		if n := u.count(name); n != 1 && !lie {
+			t.Errorf("%d fetches", n)
+		}
+		if _, err := os.Stat(filepath.Join(dir, name)); (err == nil) == lie {
+			t.Errorf("a lie: %v; kept: %v", lie, err)
+		}
+		http.DefaultClient.CloseIdleConnections()
+	}
 }

@@ -23,7 +23,18 @@ func (c *Client) Copy(ctx context.Context, rawURL string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	d := &download{c: c, u: u, w: w}
+	return c.copy(ctx, u, w, func(int64) error { return nil })
+}
+
+// Copy is [Client.Copy] of the file at path, a slash-separated path relative to the
+// directory that is not URL-escaped. Before the first byte it calls begin with the
+// length of the file, or -1 if the server does not say it; an error of begin ends it.
+func (d *Dir) Copy(ctx context.Context, path string, w io.Writer, begin func(size int64) error) error {
+	return d.client.copy(ctx, join(d.base, path), w, begin)
+}
+
+func (c *Client) copy(ctx context.Context, u *url.URL, w io.Writer, begin func(int64) error) error {
+	d := &download{c: c, u: u, w: w, begin: begin}
 	for failures := 0; ; {
 		before := d.done
 		err := d.attempt(ctx)
@@ -59,6 +70,7 @@ type download struct {
 	c         *Client
 	u         *url.URL
 	w         io.Writer
+	begin     func(size int64) error
 	done      int64
 	validator string // what If-Range takes, "" if the server gave none
 }
@@ -99,6 +111,9 @@ func (d *download) attempt(ctx context.Context) error {
 	}
 	if d.done == 0 {
 		d.validator = validator(resp.Header)
+		if err := d.begin(resp.ContentLength); err != nil {
+			return err
+		}
 	}
 	return d.body(resp.Body)
 }

@@ -82,6 +82,18 @@ func TestCopy(t *testing.T) {
 	if err := c.Copy(t.Context(), server.URL, failing{}); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("a writer that fails: %v", err)
 	}
+	dir, err := c.Dir(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got bytes.Buffer
+	length := int64(-1)
+	if err := dir.Copy(t.Context(), "a file", &got, func(n int64) error { length = n; return nil }); err != nil || length != int64(len(b)) || got.Len() != len(b) {
+		t.Errorf("%d bytes of %d, announced %d, %v", got.Len(), len(b), length, err)
+	}
+	if err := dir.Copy(t.Context(), "a file", &got, func(int64) error { return io.ErrShortBuffer }); !errors.Is(err, io.ErrShortBuffer) || got.Len() != len(b) {
+		t.Errorf("too long: %v", err)
+	}
 }
 
 type failing struct{}
