@@ -276,6 +276,42 @@ func (l *testLayout) manifest(t testing.TB) (m ocispec.Manifest) {
 }
 
 // A layout's blobs may not be links to elsewhere.
+// Indexes may lead to indexes, but not on and on: neither in depth, nor by listing each
+// other so often that no one could read them all.
+func TestNestedIndexes(t *testing.T) {
+	nest := func(levels, times int) string {
+		l := newLayout()
+		l.tag("v1", l.image(t, "amd64", "one"))
+		for range levels {
+			l.index.Manifests[0] = l.blob(ocispec.MediaTypeImageIndex, encode(t, ocispec.Index{Manifests: slices.Repeat(l.index.Manifests, times)}))
+		}
+		l.tag("v1", l.index.Manifests[0])
+		l.index.Manifests = l.index.Manifests[1:]
+		return "oci:" + l.write(t) + ":v1"
+	}
+	got, err := Platforms(t.Context(), nest(maxNesting-1, 1000), Options{})
+	if err != nil || !slices.Equal(got, []string{"linux/amd64"}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	deep := nest(maxNesting+1, 1)
+	if _, err := Platforms(t.Context(), deep, Options{}); !errors.Is(err, translate.ErrMalformed) || !strings.Contains(err.Error(), "nested indexes") {
+		t.Errorf("error %v", err)
+	}
+	if _, err := Open(t.Context(), deep, Options{}); !errors.Is(err, translate.ErrMalformed) || !strings.Contains(err.Error(), "nested indexes") {
+		t.Errorf("error %v", err)
+	}
+	// One that names itself is not what its digest says.
+	self := newLayout()
+	self.tag("v1", ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex})
+	d := &self.index.Manifests[0]
+	loop := encode(t, ocispec.Index{Manifests: []ocispec.Descriptor{{MediaType: d.MediaType, Digest: digest.FromString("loop"), Size: 300}}})
+	d.Digest, d.Size = digest.FromString("loop"), int64(len(loop))
+	self.files[blobName(*d)] = string(loop)
+	if _, err := Platforms(t.Context(), "oci:"+self.write(t)+":v1", Options{}); !errors.Is(err, translate.ErrMismatch) {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestOpenLayoutStaysInside(t *testing.T) {
 	l := newLayout()
 	l.tag("v1", l.image(t, "amd64", "a"))

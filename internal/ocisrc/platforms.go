@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/registry"
@@ -44,7 +45,7 @@ func platforms(ctx context.Context, ref string, opts Options) ([]string, error) 
 		if err != nil {
 			return nil, err
 		}
-		return (&layout{blobs: repo}).platforms(ctx, desc, 0, nil)
+		return (&layout{blobs: repo}).platformsOf(ctx, desc)
 	case "oci":
 		root, err := os.OpenRoot(name)
 		if err != nil {
@@ -64,22 +65,29 @@ func platforms(ctx context.Context, ref string, opts Options) ([]string, error) 
 }
 
 // allPlatforms returns the platforms of everything that is called tag.
-func (l *layout) allPlatforms(ctx context.Context, tag string) (list []string, err error) {
+func (l *layout) allPlatforms(ctx context.Context, tag string) ([]string, error) {
 	found, err := l.find(tag)
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range found {
-		if list, err = l.platforms(ctx, d, 0, list); err != nil {
+	return l.platformsOf(ctx, found...)
+}
+
+// platformsOf returns the platforms of the images that descs lead to; those that state
+// none have the name "".
+func (l *layout) platformsOf(ctx context.Context, descs ...ocispec.Descriptor) (names []string, err error) {
+	seen := map[digest.Digest]bool{}
+	for _, d := range descs {
+		if names, err = l.platforms(ctx, d, 0, seen, names); err != nil {
 			return nil, err
 		}
 	}
-	return list, nil
+	return names, nil
 }
 
-// platforms adds to names the platforms of the images that desc leads to; those that state
-// none have the name "".
-func (l *layout) platforms(ctx context.Context, desc ocispec.Descriptor, nesting int, names []string) ([]string, error) {
+// platforms is platformsOf for one descriptor, which adds to names. An index that was
+// seen is not read again: a few that list each other many times would never end.
+func (l *layout) platforms(ctx context.Context, desc ocispec.Descriptor, nesting int, seen map[digest.Digest]bool, names []string) ([]string, error) {
 	if desc.MediaType != ocispec.MediaTypeImageIndex && desc.MediaType != dockerManifestList {
 		name := ""
 		if desc.Platform != nil {
@@ -94,13 +102,17 @@ func (l *layout) platforms(ctx context.Context, desc ocispec.Descriptor, nesting
 	if nesting == maxNesting {
 		return nil, fmt.Errorf("%w: more than %d nested indexes", translate.ErrMalformed, maxNesting)
 	}
+	if seen[desc.Digest] {
+		return names, nil
+	}
+	seen[desc.Digest] = true
 	var index ocispec.Index
 	if _, err := l.document(ctx, "index", desc, &index); err != nil {
 		return nil, err
 	}
 	for _, d := range index.Manifests {
 		var err error
-		if names, err = l.platforms(ctx, d, nesting+1, names); err != nil {
+		if names, err = l.platforms(ctx, d, nesting+1, seen, names); err != nil {
 			return nil, err
 		}
 	}
