@@ -457,22 +457,6 @@ func TestDamagedSources(t *testing.T) {
 			})
 		}
 	}
-	t.Run("contents of a layer", func(t *testing.T) {
-		for name, bad := range map[string][]byte{
-			"no tar":         []byte(strings.Repeat("no tar ", 1000)),
-			"cut tar":        layers[0][:1000],
-			"leaves":         layer(t, 0, []layerFile{{name: "../../escape", Header: files[5].Header, content: "x"}}),
-			"hard link away": layer(t, 0, []layerFile{{name: "link", Header: files[8].Header}}),
-		} {
-			t.Run(name, func(t *testing.T) {
-				src := filepath.Join(t.TempDir(), "layout")
-				layout(t, src, layer(t, 0, files[:5]), bad)
-				check := unchanged(t, repo)
-				(&device{t: t, root: d.root}).fails(exitCorrupt, []string{"layer"}, "push", "-q", "oci:"+src+":v1", repo+"/app:2")
-				check()
-			})
-		}
-	})
 }
 
 // TestDamagedArchives extracts archives, indexes and chunks that are damaged:
