@@ -3,6 +3,7 @@ module github.com/ociv2-sync/ociv2-sync
 go 1.26.0
 
 require (
+	github.com/BurntSushi/toml v1.6.0
 	github.com/andybalholm/brotli v1.2.0
 	github.com/containerd/stargz-snapshotter/estargz v0.18.2
 	github.com/dchest/siphash v1.2.3

@@ -12,42 +12,10 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
-	"github.com/ociv2-sync/ociv2-sync/internal/registry"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/transfer"
 	"github.com/ociv2-sync/ociv2-sync/translate"
 )
-
-// registryFlags say how registries are talked to.
-type registryFlags struct {
-	authFile  string
-	plainHTTP bool
-	mirrors   []string
-}
-
-func (o *registryFlags) add(f *pflag.FlagSet) {
-	f.StringVar(&o.authFile, "authfile", "", "`FILE` with credentials for registries, as docker and podman write it (default theirs)")
-	f.BoolVar(&o.plainHTTP, "plain-http", false, "talk HTTP, not HTTPS, to registries")
-	f.StringArrayVar(&o.mirrors, "registry-mirror", nil, "`HOST=MIRROR` to ask for images before the registry HOST, a host[:port][/path], with http:// before it if it is to be plain HTTP; repeatable")
-}
-
-// options returns what the flags mean.
-func (o *registryFlags) options(a *app) (registry.Options, error) {
-	r := registry.Options{AuthFiles: []string{o.authFile}, PlainHTTP: o.plainHTTP, Retries: a.retry, RateLimit: int64(a.limitRate)}
-	if o.authFile == "" {
-		r.AuthFiles = a.authFiles()
-	}
-	for _, s := range o.mirrors {
-		m, err := registry.ParseMirror(s)
-		if err != nil {
-			return r, err
-		}
-		r.Mirrors = append(r.Mirrors, m)
-	}
-	var err error
-	r.TLS, err = a.clientTLS()
-	return r, err
-}
 
 // platformFlag is the value of --platform.
 type platformFlag string
@@ -134,22 +102,6 @@ func (a *app) storage() string {
 	return ""
 }
 
-// authFiles returns where podman and docker keep credentials.
-func (a *app) authFiles() (files []string) {
-	get := func(name string) string { v, _ := a.env(name); return v }
-	add := func(dir string, names ...string) {
-		if dir != "" {
-			files = append(files, filepath.Join(append([]string{dir}, names...)...))
-		}
-	}
-	add(get("REGISTRY_AUTH_FILE"))
-	add(get("XDG_RUNTIME_DIR"), "containers/auth.json")
-	add(get("HOME"), ".config/containers/auth.json")
-	add(get("DOCKER_CONFIG"), "config.json")
-	add(get("HOME"), ".docker/config.json")
-	return files
-}
-
 type pushOptions struct {
 	sourceFlags
 	deltas    int
@@ -182,6 +134,9 @@ SOURCE is one of
                              [[DRIVER@]DIR], the storage it is in
   rootfs:DIR                 a root filesystem
   tar:FILE                   the tar of one, plain or compressed with gzip or zstd
+
+Registries are reached as podman reaches them, by what registries.conf and certs.d
+say of mirrors, other locations, insecure and blocked ones, and of certificates.
 
 Beside the chunks it publishes deltas: single files that turn an earlier image of
 the same name into this one, from the last --deltas tags and each --delta-from; with

@@ -87,6 +87,7 @@ var pure = []string{"chunk", "catar", "caibx", "toc", "delta"}
 var owners = map[string][]string{
 	"github.com/andybalholm/brotli":         {"delta"},
 	"oras.land/":                            {"internal/registry"},
+	"github.com/BurntSushi/toml":            {"internal/registry"},
 	"github.com/hashicorp/go-retryablehttp": {"store/httpstore"},
 	"github.com/minio/minio-go/":            {"store/s3store"},
 	"github.com/pkg/sftp":                   {"store/sftpstore", "internal/sftpserve"},
@@ -95,7 +96,9 @@ var owners = map[string][]string{
 	"net/http":                              {command, "store/httpstore", "store/s3store", "chunkserver", "internal/registry", "internal/testutil"},
 	// The peer is for tests to run against: it brings more than 30 MB.
 	"github.com/folbricht/desync": {},
-	"testing":                     testOnly,
+	// It makes layers for tests.
+	"github.com/containerd/stargz-snapshotter/": {},
+	"testing": testOnly,
 	// Arguments and environment come in through options.
 	"flag": {command, "scripts/relay"},
 }

@@ -2,37 +2,37 @@ package registry
 
 import (
 	"context"
-	"errors"
+	"crypto/tls"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
-	"os"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
 	"oras.land/oras-go/v2/registry/remote/auth"
-	"oras.land/oras-go/v2/registry/remote/credentials"
 	"oras.land/oras-go/v2/registry/remote/retry"
 )
 
-// client returns what sends requests, with the credentials that their hosts ask for.
-func (o *Options) client() (*auth.Client, error) {
-	var stores []credentials.Store
-	for _, path := range o.AuthFiles {
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		s, err := credentials.NewStore(path, credentials.StoreOptions{})
-		if err != nil {
-			return nil, fmt.Errorf("credentials in %s: %w", path, err)
-		}
-		stores = append(stores, s)
+// client returns what sends requests to these places, with the credentials that they
+// ask for.
+func (o *Options) client(at []endpoint) (*auth.Client, error) {
+	credential, err := o.credential(at)
+	if err != nil {
+		return nil, err
 	}
-	base := http.DefaultTransport.(*http.Transport).Clone()
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = &tls.Config{}
 	if o.TLS != nil {
-		base.TLSClientConfig = o.TLS.Clone()
+		transport.TLSClientConfig = o.TLS.Clone()
+	}
+	base := &hosts{
+		base: transport, certDirs: o.CertDirs, insecure: map[string]bool{}, own: map[string]*http.Transport{}, clear: map[string]bool{},
+	}
+	for _, e := range at {
+		if e.insecure {
+			base.insecure[e.Host()] = true
+		}
 	}
 	var limited http.RoundTripper = base
 	if o.Traffic != nil {
@@ -49,16 +49,14 @@ func (o *Options) client() (*auth.Client, error) {
 	}
 	c := &auth.Client{Client: &http.Client{Transport: failing{retrying, base}}, Cache: auth.NewCache()}
 	c.SetUserAgent("ociv2-sync")
-	if len(stores) > 0 {
-		c.Credential = credentials.Credential(credentials.NewStoreWithFallbacks(stores[0], stores[1:]...))
-	}
+	c.Credential = credential
 	return c, nil
 }
 
 // failing words the failures of the network in the terms of this package.
 type failing struct {
 	*retry.Transport
-	base *http.Transport
+	base *hosts
 }
 
 func (f failing) RoundTrip(r *http.Request) (*http.Response, error) {

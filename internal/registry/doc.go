@@ -45,9 +45,20 @@ type Options struct {
 	// have them, in the format of docker's config.json, the most important first.
 	// Those that do not exist are passed over.
 	AuthFiles []string
-	// PlainHTTP talks HTTP. Without it, nothing is sent in the clear.
+	// PlainHTTP talks HTTP. Without it, nothing is sent in the clear but to mirrors
+	// and registries that are said to be insecure.
 	PlainHTTP bool
-	// Mirrors are asked before the registry that they mirror, in their order.
+	// ConfigFiles are paths of files in the format of containers-registries.conf(5),
+	// version 2, or of directories of such files *.conf; what the later ones say
+	// holds. They name mirrors, other locations, and registries that are blocked or
+	// may be insecure. Those that do not exist are passed over.
+	ConfigFiles []string
+	// CertDirs are directories as containers-certs.d(5) and docker have them, each
+	// with directories named after hosts, of certificates; for a host the first that
+	// knows it counts.
+	CertDirs []string
+	// Mirrors are asked before the registry that they mirror, in their order, and
+	// before those of ConfigFiles.
 	Mirrors []Mirror
 	// Retries is how often a failed request is repeated.
 	Retries int

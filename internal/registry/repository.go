@@ -21,7 +21,8 @@ import (
 type Repository struct {
 	ref     ocireg.Reference
 	client  *auth.Client
-	remotes []*remote.Repository // mirrors, and the registry as the last
+	remotes []*remote.Repository // where to read: mirrors, and the registry as the last
+	own     *remote.Repository   // where to write: the registry itself
 	retries int
 }
 
@@ -32,22 +33,35 @@ func Open(ref string, opts Options) (*Repository, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := opts.client()
+	conf, err := readConfig(opts.ConfigFiles)
+	if err != nil {
+		return nil, err
+	}
+	places, insecure, err := conf.endpoints(r)
+	if err != nil {
+		return nil, err
+	}
+	own := endpoint{ocireg.Reference{Registry: r.Registry, Repository: r.Repository}, insecure}
+	var mirrors []endpoint
+	plain := map[string]bool{}
+	for _, m := range opts.Mirrors {
+		if m.Host == r.Registry {
+			host, path, _ := strings.Cut(m.At+"/", "/")
+			mirrors = append(mirrors, endpoint{ocireg.Reference{Registry: host, Repository: path + r.Repository}, false})
+			plain[host] = m.PlainHTTP
+		}
+	}
+	places = append(mirrors, places...)
+	c, err := opts.client(append([]endpoint{own}, places...))
 	if err != nil {
 		return nil, err
 	}
 	repo := &Repository{ref: r, client: c, retries: opts.Retries}
-	for _, m := range opts.Mirrors {
-		if m.Host != r.Registry {
-			continue
-		}
-		host, path, _ := strings.Cut(m.At+"/", "/")
-		at := ocireg.Reference{Registry: host, Repository: path + r.Repository}
-		repo.remotes = append(repo.remotes, &remote.Repository{Reference: at, Client: c, PlainHTTP: opts.PlainHTTP || m.PlainHTTP})
+	for _, e := range places {
+		repo.remotes = append(repo.remotes, &remote.Repository{Reference: e.Reference, Client: c, PlainHTTP: opts.PlainHTTP || plain[e.Registry]})
 	}
-	r.Reference = ""
 	// Lists of referrers that were replaced stay: many registries let nobody delete.
-	repo.remotes = append(repo.remotes, &remote.Repository{Reference: r, Client: c, PlainHTTP: opts.PlainHTTP, SkipReferrersGC: true})
+	repo.own = &remote.Repository{Reference: own.Reference, Client: c, PlainHTTP: opts.PlainHTTP, SkipReferrersGC: true}
 	return repo, nil
 }
 
@@ -62,9 +76,6 @@ func (r *Repository) String() string { return r.ref.Registry + "/" + r.ref.Repos
 
 // Reference returns the tag or the digest by which the repository was opened.
 func (r *Repository) Reference() string { return r.ref.Reference }
-
-// own is the registry itself.
-func (r *Repository) own() *remote.Repository { return r.remotes[len(r.remotes)-1] }
 
 // Resolve describes the manifest or the index that the repository was opened by,
 // as the first of the mirrors and the registry that has it says.
@@ -84,7 +95,7 @@ func (r *Repository) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 
 // Describe describes the manifest d as the registry itself has it, and no mirror.
 func (r *Repository) Describe(ctx context.Context, d digest.Digest) (ocispec.Descriptor, error) {
-	desc, err := r.own().Resolve(ctx, d.String())
+	desc, err := r.own.Resolve(ctx, d.String())
 	return desc, worded(err)
 }
 
@@ -205,7 +216,7 @@ func (r *Repository) rest(ctx context.Context, at *remote.Repository, d ocispec.
 // PutBlob puts the blob d there, whose bytes content has, unless it is there
 // already, and says whether it was.
 func (r *Repository) PutBlob(ctx context.Context, d ocispec.Descriptor, content io.ReaderAt) (there bool, err error) {
-	blobs := r.own().Blobs()
+	blobs := r.own.Blobs()
 	for failed := 0; ; {
 		there, err = blobs.Exists(ctx, d)
 		if there || err != nil {
@@ -230,5 +241,5 @@ func (r *Repository) PutManifest(ctx context.Context, d ocispec.Descriptor, mani
 	if tagged {
 		name = r.ref.Reference
 	}
-	return worded(r.own().Manifests().PushReference(ctx, d, bytes.NewReader(manifest), name))
+	return worded(r.own.Manifests().PushReference(ctx, d, bytes.NewReader(manifest), name))
 }
