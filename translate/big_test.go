@@ -140,13 +140,13 @@ func TestMergeEStargz(t *testing.T) {
 		t.Fatal("the library gives another diff_id")
 	}
 	below := gzipLayer(t, tarOf(t, file("d/gone", "1")))
-	var got string
+	var got strings.Builder
 	for line := range strings.Lines(sketch(merge(t, newImage(t, below, stored{ocispec.MediaTypeImageLayerGzip, blob, uncompressed})))) {
 		if name, _, _ := strings.Cut(line, " "); name != estargz.TOCTarName && name != estargz.NoPrefetchLandmark {
-			got += line
+			got.WriteString(line)
 		}
 	}
-	if w := sketch(merge(t, newImage(t, gzipLayer(t, raw)))); got != w {
-		t.Errorf("got\n%swant\n%s", got, w)
+	if w := sketch(merge(t, newImage(t, gzipLayer(t, raw)))); got.String() != w {
+		t.Errorf("got\n%swant\n%s", got.String(), w)
 	}
 }
