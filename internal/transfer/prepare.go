@@ -349,7 +349,8 @@ func (p *Prepared) fetchBeside(ctx context.Context, early *seed.Plan, find func(
 	if err != nil {
 		return err
 	}
-	if err := p.choose(ctx, early, space); err != nil {
+	// The complete plan meets the same seeds again, and tells.
+	if err := p.choose(ctx, early, space, nil); err != nil {
 		return err
 	}
 	early.Sure(space)
@@ -390,11 +391,11 @@ func (p *Prepared) cover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return p.choose(ctx, p.Plan, space)
+	return p.choose(ctx, p.Plan, space, p.opts.Logger)
 }
 
-// choose gives a plan its chunks.
-func (p *Prepared) choose(ctx context.Context, plan *seed.Plan, space *seed.Space) error {
+// choose gives a plan its chunks. log, which may be nil, is told of seeds of no use.
+func (p *Prepared) choose(ctx context.Context, plan *seed.Plan, space *seed.Space, log *slog.Logger) error {
 	err := plan.Cover(p.tree.TOC.Nodes, p.tree.Layout, space, func(id chunk.ID) bool {
 		if p.cache == nil {
 			return false
@@ -410,7 +411,7 @@ func (p *Prepared) choose(ctx context.Context, plan *seed.Plan, space *seed.Spac
 			c.Origin = seed.Early
 		}
 	}
-	return plan.Recut(ctx, p.tree.TOC.Nodes, space, p.opts.Logger)
+	return plan.Recut(ctx, p.tree.TOC.Nodes, space, log)
 }
 
 // count takes stock of the metadata that was fetched.
