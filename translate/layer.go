@@ -9,10 +9,11 @@ import (
 	"hash"
 	"io"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/inflate"
 )
 
 // compression is how a layer is stored.
@@ -36,7 +37,6 @@ const (
 	ociForeignZstd    = "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
 	maxZstdWindow     = 128 << 20 // what zstd --long writes without being forced
 	layerBuffer       = 64 << 10
-	gzipMagic         = 0x1f // the first byte of each member
 )
 
 // layerCompression returns how a layer of the given media type is stored.
@@ -119,7 +119,9 @@ func (m *merger) readTar(ctx context.Context, layer Layer, comp compression, blo
 	case plain:
 		plainText = stored
 	case gzipped:
-		plainText = &members{r: stored}
+		// Several members may follow each other (pigz and eStargz write them); padding of
+		// zeros after the last one stays unread.
+		plainText = inflate.NewReader(stored)
 	case zstandard:
 		d, err := zstd.NewReader(stored, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxZstdWindow))
 		if err != nil {
@@ -218,40 +220,6 @@ func onlyZeros(r io.Reader) error {
 		}
 		if err != nil {
 			return err
-		}
-	}
-}
-
-// members reads the gzip members of a layer one after the other (pigz and
-// eStargz write several) and leaves padding of zeros after the last one unread.
-type members struct {
-	r  *bufio.Reader
-	gz *gzip.Reader
-}
-
-func (m *members) Read(p []byte) (int, error) {
-	if m.gz == nil {
-		gz, err := gzip.NewReader(m.r)
-		if err != nil {
-			return 0, noEOF(err)
-		}
-		m.gz = gz
-		m.gz.Multistream(false)
-	}
-	for {
-		n, err := m.gz.Read(p)
-		if !errors.Is(err, io.EOF) {
-			return n, err
-		}
-		if next, err := m.r.Peek(1); err != nil || next[0] != gzipMagic {
-			return n, io.EOF // what follows is judged by onlyZeros
-		}
-		if err := m.gz.Reset(m.r); err != nil {
-			return n, noEOF(err)
-		}
-		m.gz.Multistream(false)
-		if n > 0 {
-			return n, nil
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"pgregory.net/rapid"
 
+	"github.com/ociv2-sync/ociv2-sync/internal/inflate"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
@@ -202,7 +203,7 @@ func TestMergeIsCanonical(t *testing.T) {
 
 // diffID is the digest of what a blob unpacks to, as far as it does.
 func diffID(mediaType string, blob []byte) digest.Digest {
-	var r io.Reader = &members{r: bufio.NewReader(bytes.NewReader(blob))}
+	var r io.Reader = inflate.NewReader(bufio.NewReader(bytes.NewReader(blob)))
 	if mediaType == dockerLayerZstd {
 		d, err := zstd.NewReader(bytes.NewReader(blob), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(8<<20))
 		if err != nil {

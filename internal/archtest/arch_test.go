@@ -36,7 +36,7 @@ var edges = map[string][]string{
 	"store/s3store":   {"store"},
 	"store/storetest": {"chunk", "store"},
 
-	"translate":   {"catar", "toc"},
+	"translate":   {"catar", "toc", "internal/inflate"},
 	"chunkserver": {"chunk", "store"},
 	"seed":        {"chunk", "caibx", "catar", "toc", "store", "internal/numset"},
 
@@ -56,6 +56,7 @@ var edges = map[string][]string{
 	"internal/assemble":  {"chunk", "caibx", "toc", "store", "seed", "delta", "internal/objects", "internal/tree"},
 
 	"internal/casyncproto": {"chunk", "caibx", "store"},
+	"internal/inflate":     {},
 	"internal/multihash":   {},
 	"internal/pipe":        {},
 	"internal/stores":      {"store", "store/filestore", "store/httpstore", "store/local", "store/s3store", "store/sftpstore", "store/sshstore", "internal/repo"},
