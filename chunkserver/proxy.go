@@ -20,6 +20,11 @@ type Upstream interface {
 	// error wraps store.ErrNotFound when there is none and store.ErrTooLarge when
 	// it is longer than limit bytes. It may be called from several goroutines.
 	ReadFile(ctx context.Context, path string, limit int64) ([]byte, error)
+}
+
+// Streamer is an [Upstream] that can pass files on while they arrive. For others a device
+// waits without a byte until all of a large blob is there.
+type Streamer interface {
 	// Copy writes the file at path to w while it arrives. Before that it calls begin,
 	// perhaps several times, with the length in bytes, or -1 if upstream does not say it.
 	// An error of begin or of w ends it. Otherwise it is as ReadFile.
@@ -200,9 +205,10 @@ func (p *Proxy) fetch(f *flight, name string, k *kind) ([]byte, source, error) {
 
 // read reads an object from upstream.
 func (p *Proxy) read(f *flight, name string, k *kind) ([]byte, error) {
-	if k != blobKind { // a chunk is short, and the others are not verified
+	from, ok := p.upstream.(Streamer)
+	if !ok || k != blobKind { // a chunk is short, and the others are not verified
 		return p.upstream.ReadFile(p.life, name, p.opts.MaxObject)
 	}
-	err := p.upstream.Copy(p.life, name, f, f.begin)
+	err := from.Copy(p.life, name, f, f.begin)
 	return f.part, err
 }

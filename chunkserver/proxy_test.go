@@ -6,8 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"math"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -58,17 +56,6 @@ func (u *upstream) ReadFile(ctx context.Context, path string, limit int64) ([]by
 		return nil, store.ErrTooLarge
 	}
 	return []byte(b), nil
-}
-
-func (u *upstream) Copy(ctx context.Context, path string, w io.Writer, begin func(int64) error) error {
-	b, err := u.ReadFile(ctx, path, math.MaxInt64)
-	if err == nil {
-		err = begin(int64(len(b)))
-	}
-	if err == nil {
-		_, err = w.Write(b)
-	}
-	return err
 }
 
 func (u *upstream) count(path string) int {

@@ -17,7 +17,6 @@ import (
 
 	"github.com/ociv2-sync/ociv2-sync/chunkserver"
 	"github.com/ociv2-sync/ociv2-sync/internal/stores"
-	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 )
 
 // maxHeader is the most bytes in the header of a request.
@@ -63,10 +62,11 @@ Chunks are served as they are stored, and uncompressed to who asks for that, as
 desync can. With --write it takes chunks too, by PUT, from those who are let in:
 each is verified before it can be seen, and none is ever replaced.
 
-With a URL in place of DIR, of a repository or a chunk store, it is a proxy with a
-cache in the directory --cache: it fetches each object once, however many clients
-want it, verifies it, and serves what it has when the URL does not answer; a tag
-that may be out of date then has the header "Warning: 110".
+With a URL in place of DIR, of a repository or a chunk store (http, https, s3, ssh or
+sftp), it is a proxy with a cache in the directory --cache: it fetches each object
+once, however many clients want it, verifies it, and serves what it has when the URL
+does not answer; a tag that may be out of date then has the header "Warning: 110".
+What is fetched is in memory meanwhile; more than 256 MiB in one piece is refused.
 
 With --stdio it speaks SFTP on standard input and output: that is what ssh://
 repositories start on their host. With --confine it is the forced command of a
@@ -149,7 +149,7 @@ type closingHandler interface {
 
 // handler returns what serves a directory, or stands for a URL.
 func (a *app) handler(what string, o *serveOptions) (closingHandler, error) {
-	if !stores.IsURL(what) {
+	if !strings.Contains(what, "://") {
 		if o.cache != "" || o.cacheSize != 0 {
 			return nil, usageError{errors.New("--cache and --cache-size are for a proxy, of a URL")}
 		}
@@ -161,30 +161,31 @@ func (a *app) handler(what string, o *serveOptions) (closingHandler, error) {
 	if o.cache == "" {
 		return nil, usageError{errors.New("a proxy needs a directory of its own: --cache DIR")}
 	}
-	client, err := a.client([]string{what})
+	clients, err := a.clients([]string{what})
 	if err != nil {
 		return nil, err
 	}
-	dir, err := client.Dir(what)
+	files, closer, err := clients.OpenRepo(what)
 	if err != nil {
 		return nil, err
 	}
-	p, err := chunkserver.NewProxy(dir, o.cache, chunkserver.ProxyOptions{MaxBytes: int64(o.cacheSize), Logger: a.logger()})
+	p, err := chunkserver.NewProxy(files, o.cache, chunkserver.ProxyOptions{MaxBytes: int64(o.cacheSize), Logger: a.logger()})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, closer.Close())
 	}
-	return &proxy{p, client}, nil
+	return &proxy{p, clients, closer}, nil
 }
 
-// proxy closes its client with itself.
+// proxy closes its way to the repository with itself.
 type proxy struct {
 	*chunkserver.Proxy
-	client *httpstore.Client
+	clients stores.Clients
+	closer  io.Closer
 }
 
 func (p *proxy) Close() error {
-	err := p.Proxy.Close()
-	p.client.Close()
+	err := errors.Join(p.Proxy.Close(), p.closer.Close())
+	p.clients.Close()
 	return err
 }
 
