@@ -27,12 +27,14 @@ func newBundleCommand(a *app) *cobra.Command {
 with --have in its root: a delta where that is smaller, else the chunks that it lacks.
 Without --have that is all of the image. The file goes to the device by whatever
 means, and there ociv2-sync pull --from-bundle FILE takes the image from it, with every
-check that a pull from the repository makes.`,
+check that a pull from the repository makes. An image made with --platform for another
+platform than the device's is pulled with the same.`,
 		Example: `  ociv2-sync bundle --have https://images.example/app:v1 https://images.example/app:v2 v2.bundle
   ociv2-sync pull --from-bundle v2.bundle`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runBundle(cmd, args, &o) },
 	}
+	o.addPlatform(cmd)
 	f := cmd.Flags()
 	f.StringArrayVar(&o.have, "have", nil, "`IMAGE` that the device has, REPO/NAME[:TAG|@sha256:DIGEST]; repeatable")
 	f.StringArrayVar(&o.stores, "store", nil, "chunk `STORE` to ask before the image's own, a directory, a URL or HOST:PATH; repeatable")
@@ -48,6 +50,7 @@ func (a *app) runBundle(cmd *cobra.Command, args []string, o *bundleOptions) (er
 	if err != nil {
 		return err
 	}
+	ref.Platform = string(o.platform)
 	opts := transfer.BundleOptions{Replace: o.replace, TempDir: o.tempDir, Pull: transfer.PullOptions{
 		Stores: o.stores, AllowStore: o.allowStore, Jobs: a.jobs, Logger: a.logger(), Deltas: transfer.DeltaPolicy(o.delta),
 	}}
@@ -57,6 +60,7 @@ func (a *app) runBundle(cmd *cobra.Command, args []string, o *bundleOptions) (er
 		if err != nil {
 			return err
 		}
+		have.Platform = ref.Platform
 		opts.Have, repos = append(opts.Have, have), append(repos, have.Repo)
 	}
 	if opts.Pull.Clients, err = a.clients(repos); err != nil {

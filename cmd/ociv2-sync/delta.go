@@ -107,6 +107,7 @@ func newDeltaMakeCommand(a *app) *cobra.Command {
 	var output string
 	var full fullFlag
 	var memory byteSize
+	var platform platformFlag
 	cmd := &cobra.Command{
 		Use:   "make [FROM] TO",
 		Short: "Make the delta from one published image to another",
@@ -130,7 +131,9 @@ than the chunks that it replaces is not published.`,
 				if from, err = repo.ParseRef(args[0]); err != nil {
 					return err
 				}
+				from.Platform = string(platform)
 			}
+			to.Platform = string(platform)
 			clients, err := a.clients([]string{from.Repo, to.Repo})
 			if err != nil {
 				return err
@@ -156,6 +159,7 @@ than the chunks that it replaces is not published.`,
 	f := cmd.Flags()
 	f.StringVarP(&output, "output", "o", "", "`FILE` to write the delta to, instead of publishing it")
 	full.add(f)
+	platform.add(f)
 	f.Var(&memory, "delta-memory", "most memory, a `SIZE`, that contents and their indexes take (default 512M)")
 	return cmd
 }
@@ -186,7 +190,8 @@ func (f *fullFlag) Set(text string) error {
 }
 
 func newDeltaListCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	var platform platformFlag
+	cmd := &cobra.Command{
 		Use:   "list REPO/NAME[:TAG]",
 		Short: "List the deltas that end at a published image",
 		Long: `List prints, for each delta that the tag lists, its size, the size of its head, its
@@ -203,6 +208,7 @@ digest, and the digest of the table of contents that it starts from.`,
 				return err
 			}
 			defer clients.Close()
+			ref.Platform = string(platform)
 			list, err := transfer.Deltas(cmd.Context(), ref, clients)
 			if err != nil {
 				return err
@@ -217,6 +223,8 @@ digest, and the digest of the table of contents that it starts from.`,
 			})
 		},
 	}
+	platform.add(cmd.Flags())
+	return cmd
 }
 
 func newDeltaApplyCommand(a *app) *cobra.Command {

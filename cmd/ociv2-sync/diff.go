@@ -18,6 +18,7 @@ var errDiffers = errors.New("they differ")
 type diffOptions struct {
 	in       inputFlags
 	features featureFlags
+	look     lookFlags
 }
 
 // diffChange is a change as --json prints it.
@@ -45,9 +46,9 @@ Only what both archives record is compared, times as exactly as the coarser one
 has them. Of two blobs (files or .caibx) the first byte that differs is printed.
 Inputs may be URLs.
 
-Two images in repositories, repo:REPO/NAME[:TAG|@sha256:DIGEST], are compared by
-their tables of contents alone, in all that these say; "links" is another first name
-of a hard-link group.
+Two images in repositories, repo:REPO/NAME[:TAG|@sha256:DIGEST], or attached to images
+in registries, docker://HOST/NAME[:TAG], are compared by their tables of contents
+alone, in all that these say; "links" is another first name of a hard-link group.
 
 The exit code is 0 if nothing differs and 1 if something
 does.`,
@@ -59,12 +60,13 @@ does.`,
 	}
 	o.in.add(cmd)
 	o.features.add(cmd)
+	o.look.add(cmd)
 	return cmd
 }
 
 func (a *app) runDiff(cmd *cobra.Command, args []string, o *diffOptions) error {
-	if strings.HasPrefix(args[0], repoPrefix) || strings.HasPrefix(args[1], repoPrefix) {
-		return a.diffImages(cmd, args)
+	if isImage(args[0]) || isImage(args[1]) {
+		return a.diffImages(cmd, args, &o.look)
 	}
 	flags, err := o.features.flags()
 	if err != nil {

@@ -16,33 +16,34 @@ import (
 // be named too.
 const repoPrefix = transfer.Repo + ":"
 
-// diffImages compares two images in repositories.
-func (a *app) diffImages(cmd *cobra.Command, args []string) error {
+// isImage reports whether what is compared is an image, not a tree or a blob.
+func isImage(arg string) bool {
+	return strings.HasPrefix(arg, repoPrefix) || strings.HasPrefix(arg, transfer.Docker+"://")
+}
+
+// diffImages compares two images in repositories, or attached in registries.
+func (a *app) diffImages(cmd *cobra.Command, args []string, o *lookFlags) error {
 	if len(args) > 2 {
 		return usageError{fmt.Errorf("two images are compared whole; usage: %s", cmd.UseLine())}
 	}
 	names := make([]string, len(args))
 	for i, arg := range args {
-		names[i] = strings.TrimPrefix(arg, repoPrefix)
-	}
-	clients, err := a.clients(names)
-	if err != nil {
-		return err
-	}
-	defer clients.Close()
-	var trees [2]*toc.TOC
-	for i, arg := range args {
-		name, ok := strings.CutPrefix(arg, repoPrefix)
-		if !ok {
+		if !isImage(arg) {
 			return usageError{fmt.Errorf("an image is compared with an image, %sREPO/NAME[:TAG], not with %q", repoPrefix, arg)}
 		}
-		ref, err := repo.ParseRef(name)
-		if err != nil {
-			return err
+		names[i] = strings.TrimPrefix(arg, repoPrefix)
+	}
+	var trees [2]*toc.TOC
+	err := a.look(names, o, func(refs []repo.Ref, opts transfer.LookOptions) (err error) {
+		for i, ref := range refs {
+			if trees[i], err = transfer.Contents(cmd.Context(), ref, opts); err != nil {
+				return err
+			}
 		}
-		if trees[i], err = transfer.Contents(cmd.Context(), ref, clients); err != nil {
-			return err
-		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	changes := []diffChange{}
 	toc.Diff(trees[0], trees[1], func(c toc.Change) bool {

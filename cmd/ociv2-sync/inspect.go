@@ -16,39 +16,32 @@ import (
 )
 
 func newInspectCommand(a *app) *cobra.Command {
-	var platform platformFlag
+	var o lookFlags
 	cmd := &cobra.Command{
 		Use:   "inspect REPO/NAME[:TAG|@sha256:DIGEST]",
 		Short: "Show what an image in a repository is",
 		Long: `Inspect prints what the metadata of an image says: its digests and its config, what
 its filesystem has, into which chunks it is cut, the deltas that end at it, and the
-other tags of its name. It reads no chunk.`,
+other tags of its name. It reads no chunk. docker://HOST/NAME[:TAG] is what push
+--attach has put beside an image in a registry.`,
 		Example: `  ociv2-sync inspect https://images.example/app:v2
   ociv2-sync inspect --json https://images.example/app:v2 | jq .config.config.Env`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.runInspect(cmd, args[0], string(platform)) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.runInspect(cmd, args[0], &o) },
 	}
-	platform.add(cmd.Flags())
+	o.add(cmd)
 	return cmd
 }
 
-func (a *app) runInspect(cmd *cobra.Command, arg, platform string) error {
-	ref, err := repo.ParseRef(arg)
-	if err != nil {
-		return err
-	}
-	ref.Platform = platform
-	clients, err := a.clients([]string{ref.Repo})
-	if err != nil {
-		return err
-	}
-	defer clients.Close()
-	in, err := transfer.Inspect(cmd.Context(), ref, clients)
-	if err != nil {
-		return err
-	}
-	r := newInspection(in)
-	return a.print(r, r.table)
+func (a *app) runInspect(cmd *cobra.Command, arg string, o *lookFlags) error {
+	return a.look([]string{arg}, o, func(refs []repo.Ref, opts transfer.LookOptions) error {
+		in, err := transfer.Inspect(cmd.Context(), refs[0], opts)
+		if err != nil {
+			return err
+		}
+		r := newInspection(in)
+		return a.print(r, r.table)
+	})
 }
 
 type inspectTree struct {

@@ -17,18 +17,19 @@ import (
 )
 
 func newLsCommand(a *app) *cobra.Command {
-	var platform platformFlag
+	var o lookFlags
 	cmd := &cobra.Command{
 		Use:   "ls REPO/NAME[:TAG|@sha256:DIGEST] [PATH]",
 		Short: "List the files of an image in a repository",
 		Long: `Ls prints mode, owner, group, size, time and path of every node of an image, or of
 PATH in it and all below, from its table of contents alone. Bytes of names that a
-terminal could take amiss are printed as three octal digits.`,
+terminal could take amiss are printed as three octal digits. docker://HOST/NAME[:TAG]
+is what push --attach has put beside an image in a registry.`,
 		Example: `  ociv2-sync ls https://images.example/app:v2 usr/bin`,
 		Args:    cobra.RangeArgs(1, 2),
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.runLs(cmd, args, string(platform)) },
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.runLs(cmd, args, &o) },
 	}
-	platform.add(cmd.Flags())
+	o.add(cmd)
 	return cmd
 }
 
@@ -50,18 +51,14 @@ type lsNode struct {
 	XAttrs  map[string][]byte `json:"xattrs,omitempty"`
 }
 
-func (a *app) runLs(cmd *cobra.Command, args []string, platform string) error {
-	ref, err := repo.ParseRef(args[0])
-	if err != nil {
+func (a *app) runLs(cmd *cobra.Command, args []string, o *lookFlags) error {
+	var ref repo.Ref
+	var t *toc.TOC
+	err := a.look(args[:1], o, func(refs []repo.Ref, opts transfer.LookOptions) (err error) {
+		ref = refs[0]
+		t, err = transfer.Contents(cmd.Context(), ref, opts)
 		return err
-	}
-	ref.Platform = platform
-	clients, err := a.clients([]string{ref.Repo})
-	if err != nil {
-		return err
-	}
-	defer clients.Close()
-	t, err := transfer.Contents(cmd.Context(), ref, clients)
+	})
 	if err != nil {
 		return err
 	}

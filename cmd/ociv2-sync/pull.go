@@ -132,6 +132,7 @@ func (f *pullFlags) options(a *app, cmd *cobra.Command, args []string) (repo.Ref
 	opts := f.common(a, cmd)
 	if f.bundle != "" {
 		ref, err := f.fromBundle(&opts, args)
+		ref.Platform = string(f.platform)
 		return ref, opts, err
 	}
 	ref, err := f.image(a, &opts, args[0])

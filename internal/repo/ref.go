@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"path/filepath"
@@ -114,6 +115,9 @@ func Redact(s string) string {
 func parseRef(s string) (Ref, error) {
 	var query, scheme string
 	rest := s
+	if strings.HasPrefix(s, "docker://") {
+		return Ref{}, errors.New("an image in a registry, not in a repository: pull, plan, why, inspect, ls and diff take what is attached to it, push and convert its layers")
+	}
 	if m := schemePattern.FindStringSubmatch(s); m != nil {
 		scheme, rest = m[0], s[len(m[0]):]
 		if !slices.Contains(schemes, m[1]) {

@@ -3,19 +3,40 @@ package transfer
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
+	"github.com/ociv2-sync/ociv2-sync/internal/registry"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
+// LookOptions say how the metadata of images is reached. The zero value works for
+// repositories in directories.
+type LookOptions struct {
+	// Clients reach repositories, Registry says how registries are talked to.
+	Clients  stores.Clients
+	Registry registry.Options
+	// Logger is told of what is passed over; nil discards that.
+	Logger *slog.Logger
+}
+
+// prepared returns what opens images with these options. Their chunks are not asked
+// for, so it does not matter where those are.
+func (o LookOptions) prepared() *Prepared {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Prepared{opts: PullOptions{Clients: o.Clients, Registry: o.Registry, Logger: o.Logger, AllowStore: true}}
+}
+
 // Contents reads an image's table of contents, and nothing else but what leads
 // to it.
-func Contents(ctx context.Context, ref repo.Ref, clients stores.Clients) (_ *toc.TOC, err error) {
-	p := &Prepared{opts: PullOptions{Clients: clients}}
+func Contents(ctx context.Context, ref repo.Ref, opts LookOptions) (_ *toc.TOC, err error) {
+	p := opts.prepared()
 	defer func() { err = errors.Join(err, p.Close()) }()
 	if err := p.open(ctx, ref); err != nil {
 		return nil, err
@@ -49,8 +70,8 @@ type Inspection struct {
 }
 
 // Inspect reads all metadata of an image.
-func Inspect(ctx context.Context, ref repo.Ref, clients stores.Clients) (_ *Inspection, err error) {
-	p := &Prepared{opts: PullOptions{Clients: clients}}
+func Inspect(ctx context.Context, ref repo.Ref, opts LookOptions) (_ *Inspection, err error) {
+	p := opts.prepared()
 	defer func() { err = errors.Join(err, p.Close()) }()
 	if err := p.open(ctx, ref); err != nil {
 		return nil, err

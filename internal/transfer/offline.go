@@ -255,10 +255,12 @@ func (b *bundler) chunks(ctx context.Context) (int, error) {
 
 // openBundle opens the image of a bundle. Deltas that are not in it are left out, and where
 // nothing else is, nothing else is tried.
-func (p *Prepared) openBundle(ctx context.Context, b *offline.Bundle) error {
+func (p *Prepared) openBundle(ctx context.Context, b *offline.Bundle, platform string) error {
 	p.files.Files, p.closers = b, append(p.closers, b)
+	ref := b.Ref()
+	ref.Platform = platform
 	var err error
-	if p.Image, err = repo.Open(ctx, &p.files, b.Ref()); err != nil {
+	if p.Image, err = repo.Open(ctx, &p.files, ref); err != nil {
 		return err
 	}
 	p.Image.Deltas = slices.DeleteFunc(p.Image.Deltas, func(d repo.Delta) bool { return !b.HasBlob(d.Blob) })

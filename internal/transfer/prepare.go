@@ -225,7 +225,7 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 // open reads TAG.json or the manifest.
 func (p *Prepared) open(ctx context.Context, ref repo.Ref) error {
 	if b := p.opts.Bundle; b != nil {
-		return p.openBundle(ctx, b)
+		return p.openBundle(ctx, b, ref.Platform)
 	}
 	if ref.Registry {
 		return p.openAttached(ctx, ref)
