@@ -37,6 +37,10 @@ type arrival struct {
 // because they differ in length.
 const together = 24
 
+// shares is how many groups at least have room in memory, so that some are obtained
+// while others are used.
+const shares = 4
+
 // pacing says how many chunks are worked on at a time.
 type pacing struct {
 	jobs   int   // at a time
@@ -137,20 +141,31 @@ func (q *ordered) obtain(ctx context.Context, group []*arrival, obtain func(cont
 	return nil
 }
 
-// begin puts every chunk into the queue of those to be used and then, in groups,
-// into that of those to be obtained, as memory allows. No group is held back when
-// there is something to wait for. So whoever waits for a chunk waits for one that
-// has a worker or gets the next one that is free.
+// begin puts the chunks, in groups, into the queue of those to be used and then
+// into that of those to be obtained, as memory allows: for a whole group at once, so
+// that groups stay large where memory is short. Whoever waits for memory, or for a
+// chunk, waits for groups that have a worker or get the next one that is free.
 func (q *ordered) begin(ctx context.Context, chunks []seed.Chunk) error {
 	first := make(map[chunk.ID]*arrival)
 	var group []*arrival
+	var cost int64
 	flush := func() error {
 		if len(group) == 0 {
 			return nil
 		}
+		if err := q.mem.Acquire(ctx, cost); err != nil {
+			return err
+		}
+		for _, a := range group {
+			select {
+			case q.queue <- a:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
 		select {
 		case q.todo <- group:
-			group = nil
+			group, cost = nil, 0
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
@@ -164,32 +179,13 @@ func (q *ordered) begin(ctx context.Context, chunks []seed.Chunk) error {
 		} else {
 			first[c.ID] = a
 		}
-		if len(group) == q.group || a.first != nil || len(group) > 0 && group[0].first != nil {
+		alone := a.first != nil || len(group) > 0 && group[0].first != nil
+		if alone || len(group) == q.group || cost+a.cost > q.memory/shares {
 			if err := flush(); err != nil {
 				return err
 			}
 		}
-		if !q.mem.TryAcquire(a.cost) {
-			if err := flush(); err != nil {
-				return err
-			}
-			if err := q.mem.Acquire(ctx, a.cost); err != nil {
-				return err
-			}
-		}
-		select {
-		case q.queue <- a:
-		default:
-			if err := flush(); err != nil {
-				return err
-			}
-			select {
-			case q.queue <- a:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		group = append(group, a)
+		group, cost = append(group, a), cost+a.cost
 	}
 	return flush()
 }
