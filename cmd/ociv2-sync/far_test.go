@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -46,6 +47,56 @@ func fars(t *testing.T) map[string]func(t *testing.T) far {
 				"AWS_ENDPOINT_URL_S3=" + testutil.StartS3In(t, dir, "bucket"), "AWS_ACCESS_KEY_ID=" + testutil.S3AccessKey, "AWS_SECRET_ACCESS_KEY=" + testutil.S3SecretKey,
 			}}
 		},
+	}
+}
+
+// TestPushesAtOnceFar has several push to a repository on another machine at once, two
+// of them to the same tag: none is lost, and that tag is whole and of one of the two.
+func TestPushesAtOnceFar(t *testing.T) {
+	const tags = 3
+	dir := t.TempDir()
+	var trees [tags + 1]string // the last two are for one tag
+	for i := range trees {
+		trees[i] = filepath.Join(dir, fmt.Sprint(i))
+		must(t, os.MkdirAll(trees[i], 0o755))
+		writeNoise(t, filepath.Join(trees[i], "file"), uint64(i)|99<<32, 2*fileSize)
+		setTime(t, trees[i])
+	}
+	for name, start := range fars(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			at := start(t)
+			d := newDevice(t)
+			ref := func(i int) string { return fmt.Sprintf("%s/app:%d", at.url, min(i, tags-1)) }
+			command := func(args ...string) *exec.Cmd {
+				cmd := d.command(args...)
+				cmd.Env = append(cmd.Env, at.env...)
+				return cmd
+			}
+			var wg sync.WaitGroup
+			for i, tree := range trees {
+				wg.Go(func() {
+					if out, err := command("push", "-q", "rootfs:"+tree, ref(i)).CombinedOutput(); err != nil {
+						t.Errorf("push %d: %v\n%s", i, err, out)
+					}
+				})
+			}
+			wg.Wait()
+			if out, err := command("images", at.url).Output(); err != nil || string(out) != "app:0\napp:1\napp:2\n" {
+				t.Errorf("images: %q, %v", out, err)
+			}
+			for i := range tags {
+				dest := filepath.Join(t.TempDir(), "dest")
+				if out, err := command("pull", "-q", ref(i), "rootfs:"+dest).CombinedOutput(); err != nil {
+					t.Fatalf("pull %d: %v\n%s", i, err, out)
+				}
+				if differences, err := testutil.DiffTrees(trees[i], dest); i < tags-1 || err == nil && len(differences) == 0 {
+					testutil.CompareTrees(t, trees[i], dest)
+				} else {
+					testutil.CompareTrees(t, trees[tags], dest)
+				}
+			}
+		})
 	}
 }
 
