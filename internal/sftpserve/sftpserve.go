@@ -20,6 +20,8 @@ import (
 	"syscall"
 
 	"github.com/pkg/sftp"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/sftpwire"
 )
 
 // Options say what is served.
@@ -35,6 +37,7 @@ type Options struct {
 // ends. It closes the stream.
 func Serve(ctx context.Context, stream io.ReadWriteCloser, o Options) (err error) {
 	h := &handlers{fsys: everything{}, readOnly: o.ReadOnly}
+	own := &parts{files: h, start: "/", out: sftpwire.NewWriter(stream), turns: make(chan struct{}, mostParts)}
 	var options []sftp.RequestServerOption
 	if o.Confine != "" {
 		root, err := os.OpenRoot(o.Confine)
@@ -44,12 +47,15 @@ func Serve(ctx context.Context, stream io.ReadWriteCloser, o Options) (err error
 		defer root.Close()
 		h.fsys, h.confined = root, true
 	} else if dir, err := os.Getwd(); err == nil {
+		own.start = dir
 		options = append(options, sftp.WithStartDirectory(dir))
 	}
-	server := sftp.NewRequestServer(stream, sftp.Handlers{FileGet: h, FilePut: h, FileCmd: h, FileList: h}, options...)
+	server := sftp.NewRequestServer(session{sftpwire.NewReader(stream, wantsPart, own.take), own.out, stream}, sftp.Handlers{FileGet: h, FilePut: h, FileCmd: h, FileList: h}, options...)
 	stop := context.AfterFunc(ctx, func() { _ = stream.Close() })
 	defer stop()
 	err = server.Serve()
+	_ = stream.Close() // what is still being answered is for nobody
+	own.busy.Wait()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -60,6 +66,13 @@ func Serve(ctx context.Context, stream io.ReadWriteCloser, o Options) (err error
 		err = fmt.Errorf("serve: %w", err)
 	}
 	return errors.Join(err, server.Close())
+}
+
+// session is the stream, with requests of our own taken out of it.
+type session struct {
+	io.Reader
+	io.Writer
+	io.Closer
 }
 
 // filesystem is what is served: an [os.Root], or everything.

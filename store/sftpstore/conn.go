@@ -16,6 +16,7 @@ import (
 	"github.com/pkg/sftp"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/flow"
+	"github.com/ociv2-sync/ociv2-sync/internal/sftpwire"
 	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
 )
@@ -31,6 +32,7 @@ const (
 // link is one run of ssh with an SFTP session in it.
 type link struct {
 	client  *sftp.Client
+	parts   *parts // nil where they are not asked for
 	process *sshstore.Process
 	stall   time.Duration
 	watch   *time.Timer // ends the session; stopped while nothing is awaited
@@ -53,10 +55,10 @@ type way struct {
 	command string
 }
 
-var subsystem = way{[]string{"-s"}, "sftp"}
+var subsystem = &way{[]string{"-s"}, "sftp"}
 
 // dial starts ssh and an SFTP session.
-func (c *conn) dial(ctx context.Context, by way) (*link, error) {
+func (c *conn) dial(ctx context.Context, by *way) (*link, error) {
 	l := &link{stall: c.opts.SSH.StallTimeout}
 	process, err := sshstore.Start(c.at, c.opts.SSH, func() {
 		c.failures.Store(0)
@@ -69,7 +71,12 @@ func (c *conn) dial(ctx context.Context, by way) (*link, error) {
 	l.watch = time.AfterFunc(l.stall, func() { l.kill(errStalled) })
 	stop := context.AfterFunc(ctx, func() { l.kill(context.Cause(ctx)) })
 	defer stop()
-	l.client, err = sftp.NewClientPipe(noting{process.Out, l}, process.In, sftp.MaxConcurrentRequestsPerFile(perFile), sftp.UseConcurrentWrites(true))
+	in, out := io.Reader(noting{process.Out, l}), process.In
+	if by != subsystem {
+		p := &parts{out: sftpwire.NewWriter(out), coming: make(map[uint32]*partRead)}
+		l.parts, in, out = p, sftpwire.NewReader(in, p.wants, p.take), joined{p.out, out}
+	}
+	l.client, err = sftp.NewClientPipe(in, out, sftp.MaxConcurrentRequestsPerFile(perFile), sftp.UseConcurrentWrites(true))
 	l.watch.Stop()
 	if err == nil {
 		return l, nil
@@ -102,8 +109,17 @@ func (n noting) Read(p []byte) (int, error) {
 	k, err := n.Reader.Read(p)
 	if err != nil {
 		n.l.dead.Store(true)
+		if n.l.parts != nil {
+			n.l.parts.fail()
+		}
 	}
 	return k, err
+}
+
+// joined is what the library writes to, beside what we do.
+type joined struct {
+	io.Writer
+	io.Closer
 }
 
 func (l *link) kill(err error) {
@@ -132,14 +148,14 @@ func (l *link) moved() {
 }
 
 // run calls f, whose requests end when ctx does or nothing arrives any more.
-func (l *link) run(ctx context.Context, f func(*sftp.Client) error) error {
+func (l *link) run(ctx context.Context, f func(*link) error) error {
 	l.mu.Lock()
 	if l.pending++; l.pending == 1 {
 		l.watch.Reset(l.stall)
 	}
 	l.mu.Unlock()
 	stop := context.AfterFunc(ctx, func() { l.kill(context.Cause(ctx)) })
-	err := f(l.client)
+	err := f(l)
 	stop()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -171,7 +187,7 @@ type conn struct {
 	at   sshstore.Location
 	opts Options
 	flow *flow.Window // what is read of whole files
-	ways []way        // those to try; the one that worked is the only one afterwards
+	ways []*way       // those to try; the one that worked is the only one afterwards
 
 	turn     chan struct{} // holds something while a goroutine looks after live
 	live     *link
@@ -186,7 +202,7 @@ func (c *conn) release(f *sftp.File) { c.closing.Go(func() { _ = f.Close() }) }
 
 // do calls f with a session, and again with another one if that breaks: f can be
 // repeated.
-func (c *conn) do(ctx context.Context, f func(*sftp.Client) error) error {
+func (c *conn) do(ctx context.Context, f func(*link) error) error {
 	for {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

@@ -61,7 +61,7 @@ func Open(rawURL string, o Options) (*Dir, error) {
 		return nil, err
 	}
 	o.SSH = o.SSH.WithDefaults()
-	ways := []way{{command: cmp.Or(o.Server, "ociv2-sync") + " serve --stdio"}, subsystem}
+	ways := []*way{{command: cmp.Or(o.Server, "ociv2-sync") + " serve --stdio"}, subsystem}
 	if plain {
 		ways = ways[1:]
 	}
@@ -84,6 +84,11 @@ func (d *Dir) path(name string) string { return path.Join(d.base, name) }
 
 // do is conn.do with errors that name the file, and the errors of package store.
 func (d *Dir) do(ctx context.Context, name string, f func(*sftp.Client) error) error {
+	return d.doLink(ctx, name, func(l *link) error { return f(l.client) })
+}
+
+// doLink is do for more than the library does.
+func (d *Dir) doLink(ctx context.Context, name string, f func(*link) error) error {
 	err := d.conn.do(ctx, f)
 	switch {
 	case err == nil:

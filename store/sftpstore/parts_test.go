@@ -1,0 +1,69 @@
+package sftpstore
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"strings"
+	"testing"
+
+	"github.com/pkg/sftp"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/sftpwire"
+)
+
+func status(code uint32, text string) []byte {
+	return sftpwire.AppendString(sftpwire.AppendString(binary.BigEndian.AppendUint32(nil, code), text), "")
+}
+
+func TestAnswer(t *testing.T) {
+	if data, err := answer(sftpwire.TypeData, sftpwire.AppendString(nil, "data")); string(data) != "data" || err != nil {
+		t.Errorf("%q, %v", data, err)
+	}
+	for code, want := range map[uint32]error{2: fs.ErrNotExist, 3: fs.ErrPermission, 8: errNoParts} {
+		if _, err := answer(sftpwire.TypeStatus, status(code, "text")); !errors.Is(err, want) {
+			t.Errorf("%d: %v", code, err)
+		}
+	}
+	_, err := answer(sftpwire.TypeStatus, status(4, strings.Repeat("\x1b", 5000)))
+	if err == nil || len(err.Error()) > 2000 || strings.Contains(err.Error(), "\x1b") {
+		t.Errorf("%v", err)
+	}
+	for kind, body := range map[byte][]byte{
+		sftpwire.TypeStatus: {1, 2, 3}, sftpwire.TypeData: {0, 0, 0, 9, 1}, 102: nil,
+	} {
+		if _, err := answer(kind, body); !errors.Is(err, sftpwire.ErrMalformed) {
+			t.Errorf("%d %v: %v", kind, body, err)
+		}
+	}
+}
+
+// An answer to what was not asked is the library's, which takes it for the end; what is
+// on its way at the end fails.
+func TestPartsEnd(t *testing.T) {
+	var out bytes.Buffer
+	p := &parts{out: sftpwire.NewWriter(&out), coming: make(map[uint32]*partRead)}
+	if p.take(sftpwire.TypeData, sftpwire.OwnIDs|9, nil) || p.wants(sftpwire.TypeData, 9) {
+		t.Error("it takes what is not its own")
+	}
+	r := p.request(sftpwire.Part{Path: "/a", Size: 10})
+	p.fail()
+	if <-r.done; !errors.Is(r.err, sftp.ErrSSHFxConnectionLost) || out.Len() == 0 {
+		t.Errorf("%v, %d bytes sent", r.err, out.Len())
+	}
+	if r = p.request(sftpwire.Part{Path: "/a", Size: 10}); !errors.Is(r.err, sftp.ErrSSHFxConnectionLost) {
+		t.Errorf("%v", r.err)
+	}
+}
+
+func FuzzAnswer(f *testing.F) {
+	f.Add(byte(sftpwire.TypeData), sftpwire.AppendString(nil, "data"))
+	f.Add(byte(sftpwire.TypeStatus), status(4, "Failure"))
+	f.Fuzz(func(t *testing.T, kind byte, body []byte) {
+		data, err := answer(kind, body)
+		if err == nil && (kind != sftpwire.TypeData || !bytes.Equal(sftpwire.AppendString(nil, data), body)) {
+			t.Errorf("%d %x: %x", kind, body, data)
+		}
+	})
+}
