@@ -3,10 +3,12 @@ package sftpserve
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path"
 	"sync"
+	"syscall"
 
 	"github.com/pkg/sftp"
 
@@ -39,8 +41,9 @@ func (p *parts) take(_ byte, id uint32, body []byte) bool {
 	p.busy.Go(func() {
 		defer func() { <-p.turns }()
 		var data []byte
+		var version string
 		if err == nil {
-			data, err = p.read(part)
+			data, version, err = p.read(part)
 		}
 		if err != nil {
 			data = binary.BigEndian.AppendUint32(nil, code(err))
@@ -48,31 +51,37 @@ func (p *parts) take(_ byte, id uint32, body []byte) bool {
 			_ = p.out.Send(sftpwire.TypeStatus, id, data) // or the client is gone
 			return
 		}
-		_ = p.out.Send(sftpwire.TypeData, id, sftpwire.AppendString(nil, data)) // as well
+		data = sftpwire.AppendString(sftpwire.AppendString(nil, data), version)
+		_ = p.out.Send(sftpwire.TypeData, id, data) // as well
 	})
 	return true
 }
 
-func (p *parts) read(part sftpwire.Part) (_ []byte, err error) {
+// read reads a part, and returns what tells the file from others that had or will have
+// its name.
+func (p *parts) read(part sftpwire.Part) (_ []byte, version string, err error) {
 	name := part.Path
 	if !path.IsAbs(name) {
 		name = path.Join(p.start, name)
 	}
 	f, err := p.files.open(name, os.O_RDONLY)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, status(err)
+		return nil, "", status(err)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		version = fmt.Sprintf("%x-%x-%x", st.Ino, info.Size(), info.ModTime().UnixNano())
 	}
 	data := make([]byte, max(0, min(int64(part.Size), info.Size()-part.Offset)))
 	n, err := f.ReadAt(data, part.Offset)
 	if errors.Is(err, io.EOF) {
 		err = nil // it is shorter now
 	}
-	return data[:n], status(err)
+	return data[:n], version, status(err)
 }
 
 // code returns the code of an error that [status] has returned.

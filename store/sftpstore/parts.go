@@ -35,6 +35,7 @@ type partRead struct {
 	done chan struct{}
 	took time.Duration // until the answer began
 	data []byte
+	of   string // the version of the file
 	err  error
 }
 
@@ -59,7 +60,7 @@ func (p *parts) take(kind byte, id uint32, body []byte) bool {
 	if r == nil {
 		return false // an answer to nothing, which the library takes for the end
 	}
-	r.data, r.err = answer(kind, body)
+	r.data, r.of, r.err = answer(kind, body)
 	if errors.Is(r.err, errNoParts) {
 		p.none.Store(true)
 	}
@@ -68,11 +69,13 @@ func (p *parts) take(kind byte, id uint32, body []byte) bool {
 }
 
 // answer reads the answer to a request.
-func answer(kind byte, body []byte) ([]byte, error) {
+func answer(kind byte, body []byte) (data []byte, version string, err error) {
 	switch kind {
 	case sftpwire.TypeData:
-		if data, rest, ok := sftpwire.CutString(body); ok && len(rest) == 0 {
-			return data, nil
+		data, rest, ok := sftpwire.CutString(body)
+		of, rest, also := sftpwire.CutString(rest)
+		if ok && also && len(rest) == 0 {
+			return data, string(of), nil
 		}
 	case sftpwire.TypeStatus:
 		if len(body) < 4 {
@@ -82,15 +85,15 @@ func answer(kind byte, body []byte) ([]byte, error) {
 		text, _, _ := sftpwire.CutString(body[4:])
 		switch code {
 		case sftpwire.StatusNoSuchFile:
-			return nil, fs.ErrNotExist
+			return nil, "", fs.ErrNotExist
 		case sftpwire.StatusPermissionDenied:
-			return nil, fs.ErrPermission
+			return nil, "", fs.ErrPermission
 		case sftpwire.StatusUnsupported:
-			return nil, errNoParts
+			return nil, "", errNoParts
 		}
-		return nil, fmt.Errorf("the server says: %q (code %d)", text[:min(len(text), 200)], code)
+		return nil, "", fmt.Errorf("the server says: %q (code %d)", text[:min(len(text), 200)], code)
 	}
-	return nil, fmt.Errorf("%w: answer of type %d", sftpwire.ErrMalformed, kind)
+	return nil, "", fmt.Errorf("%w: answer of type %d", sftpwire.ErrMalformed, kind)
 }
 
 // fail ends what is on its way, and whatever is asked for from now on.
@@ -124,7 +127,8 @@ func (p *parts) request(part sftpwire.Part) *partRead {
 	return r
 }
 
-// read reads the first size bytes of a file, or all if it has fewer.
+// read reads the first size bytes of a file, or all if it has fewer. The error is
+// errNoParts if the file was replaced meanwhile.
 func (p *parts) read(name string, size int64) (data []byte, took time.Duration, err error) {
 	var coming []*partRead
 	for at := int64(0); at < size; at += sftpwire.MaxPart {
@@ -138,6 +142,8 @@ func (p *parts) read(name string, size int64) (data []byte, took time.Duration, 
 		case err != nil:
 		case r.err != nil:
 			err = r.err
+		case r.of != coming[0].of:
+			err = errNoParts
 		case !ended:
 			data = append(data, r.data...)
 			ended = len(r.data) < sftpwire.MaxPart

@@ -5,7 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"io/fs"
+	"maps"
+	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/pkg/sftp"
@@ -17,23 +21,27 @@ func status(code uint32, text string) []byte {
 	return sftpwire.AppendString(sftpwire.AppendString(binary.BigEndian.AppendUint32(nil, code), text), "")
 }
 
+func dataOf(data, version string) []byte {
+	return sftpwire.AppendString(sftpwire.AppendString(nil, data), version)
+}
+
 func TestAnswer(t *testing.T) {
-	if data, err := answer(sftpwire.TypeData, sftpwire.AppendString(nil, "data")); string(data) != "data" || err != nil {
-		t.Errorf("%q, %v", data, err)
+	if data, version, err := answer(sftpwire.TypeData, dataOf("data", "v")); string(data) != "data" || version != "v" || err != nil {
+		t.Errorf("%q, %q, %v", data, version, err)
 	}
 	for code, want := range map[uint32]error{2: fs.ErrNotExist, 3: fs.ErrPermission, 8: errNoParts} {
-		if _, err := answer(sftpwire.TypeStatus, status(code, "text")); !errors.Is(err, want) {
+		if _, _, err := answer(sftpwire.TypeStatus, status(code, "text")); !errors.Is(err, want) {
 			t.Errorf("%d: %v", code, err)
 		}
 	}
-	_, err := answer(sftpwire.TypeStatus, status(4, strings.Repeat("\x1b", 5000)))
+	_, _, err := answer(sftpwire.TypeStatus, status(4, strings.Repeat("\x1b", 5000)))
 	if err == nil || len(err.Error()) > 2000 || strings.Contains(err.Error(), "\x1b") {
 		t.Errorf("%v", err)
 	}
 	for kind, body := range map[byte][]byte{
 		sftpwire.TypeStatus: {1, 2, 3}, sftpwire.TypeData: {0, 0, 0, 9, 1}, 102: nil,
 	} {
-		if _, err := answer(kind, body); !errors.Is(err, sftpwire.ErrMalformed) {
+		if _, _, err := answer(kind, body); !errors.Is(err, sftpwire.ErrMalformed) {
 			t.Errorf("%d %v: %v", kind, body, err)
 		}
 	}
@@ -57,12 +65,44 @@ func TestPartsEnd(t *testing.T) {
 	}
 }
 
+// Parts of several versions of a file are not joined.
+func TestPartsOfVersions(t *testing.T) {
+	var out bytes.Buffer
+	p := &parts{out: sftpwire.NewWriter(&out), coming: make(map[uint32]*partRead)}
+	for _, versions := range [][]string{{"a", "a"}, {"a", "b"}} {
+		var data []byte
+		var err error
+		var wg sync.WaitGroup
+		wg.Go(func() { data, _, err = p.read("/a", 2*sftpwire.MaxPart) })
+		ids := make([]uint32, 0, 2)
+		for len(ids) < 2 {
+			runtime.Gosched()
+			p.mu.Lock()
+			ids = slices.Sorted(maps.Keys(p.coming))
+			p.mu.Unlock()
+		}
+		for i, id := range ids {
+			part := strings.Repeat(versions[i], sftpwire.MaxPart-i)
+			if !p.take(sftpwire.TypeData, id, dataOf(part, versions[i])) {
+				t.Error("it does not take an answer")
+			}
+		}
+		wg.Wait()
+		if versions[0] == versions[1] && (err != nil || len(data) != 2*sftpwire.MaxPart-1) || versions[0] != versions[1] && !errors.Is(err, errNoParts) {
+			t.Errorf("%q: %d bytes, %v", versions, len(data), err)
+		}
+		if p.none.Load() {
+			t.Error("no parts are asked for any more")
+		}
+	}
+}
+
 func FuzzAnswer(f *testing.F) {
-	f.Add(byte(sftpwire.TypeData), sftpwire.AppendString(nil, "data"))
+	f.Add(byte(sftpwire.TypeData), dataOf("data", "v"))
 	f.Add(byte(sftpwire.TypeStatus), status(4, "Failure"))
 	f.Fuzz(func(t *testing.T, kind byte, body []byte) {
-		data, err := answer(kind, body)
-		if err == nil && (kind != sftpwire.TypeData || !bytes.Equal(sftpwire.AppendString(nil, data), body)) {
+		data, version, err := answer(kind, body)
+		if err == nil && (kind != sftpwire.TypeData || !bytes.Equal(dataOf(string(data), version), body)) {
 			t.Errorf("%d %x: %x", kind, body, data)
 		}
 	})

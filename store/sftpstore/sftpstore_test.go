@@ -159,7 +159,7 @@ func TestStore(t *testing.T) {
 // Servers of all kinds: one that is not ours and has fewer extensions, and one
 // that is only to be had as a subsystem.
 func TestServers(t *testing.T) {
-	for _, url := range []string{"sftp://go", "ssh://plain"} {
+	for _, url := range []string{"sftp://go", "ssh://go", "ssh://plain"} {
 		d := open(t, url+t.TempDir(), options(t))
 		for i, want := range []error{nil, store.ErrExists} {
 			if err := d.Create(t.Context(), "dir/file", []byte("x")); !errors.Is(err, want) {
