@@ -143,7 +143,7 @@ func (a *ahead) read(ctx context.Context, d *Dir, by *inspector, k int, rules []
 	if err != nil {
 		return
 	}
-	c := &contents{ctx: ctx.Err, fd: fd, dir: d.path, name: name, was: snapshotOf(&st)}
+	c := newContents(ctx, d, name, fd, &st)
 	ent, ok := a.inspect(d, by, c, &st)
 	if ok && ent.Size > 0 && !a.skip {
 		f.data, ok = a.contents(c, int64(ent.Size))

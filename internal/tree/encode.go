@@ -189,7 +189,7 @@ func (e *encoder) file(ctx context.Context, d *Dir, name string, depth int) erro
 	if err != nil {
 		return err
 	}
-	c := &contents{ctx: ctx.Err, fd: fd, dir: d.path, name: name, was: snapshotOf(&st)}
+	c := newContents(ctx, d, name, fd, &st)
 	err = e.open(d, c, &st, depth)
 	return errors.Join(err, c.Close())
 }

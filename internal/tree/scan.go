@@ -150,8 +150,9 @@ func (s *scanner) open(ctx context.Context, i int) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &contents{ctx: ctx.Err, fd: fd, dir: s.root.path, name: name, was: s.seen[i], left: s.nodes[i].Size}
-	if snapshotOf(&st) != c.was {
+	c := newContents(ctx, s.root, name, fd, &st)
+	c.left = s.nodes[i].Size
+	if c.was != s.seen[i] {
 		return nil, errors.Join(c.error(ErrChanged), c.Close())
 	}
 	return c, nil

@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"context"
 	"errors"
 	"io"
 	"path"
@@ -86,7 +87,17 @@ type contents struct {
 	fd        int
 	dir, name string // for messages
 	was       snapshot
-	left      int64
+	off, left int64
+
+	// Where the file may have holes: what was found last is that up to data there is
+	// one, and from there to end none.
+	sparse    bool
+	data, end int64
+}
+
+// newContents returns the contents of an open file in d that stat(2) says this of.
+func newContents(ctx context.Context, d *Dir, name string, fd int, st *unix.Stat_t) *contents {
+	return &contents{ctx: ctx.Err, fd: fd, dir: d.path, name: name, was: snapshotOf(st), sparse: st.Blocks*512 < st.Size}
 }
 
 func (c *contents) Read(p []byte) (int, error) {
@@ -109,9 +120,22 @@ func (c *contents) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if c.sparse {
+		if err := c.find(); err != nil {
+			return 0, c.error(err)
+		}
+	}
 	n := 0
 	err := retry(func() (err error) {
-		n, err = unix.Read(c.fd, p)
+		switch {
+		case c.off < c.data:
+			n = int(min(int64(len(p)), c.data-c.off))
+			clear(p[:n])
+		case c.sparse:
+			n, err = unix.Pread(c.fd, p[:min(int64(len(p)), c.end-c.off)], c.off)
+		default:
+			n, err = unix.Pread(c.fd, p, c.off)
+		}
 		return err
 	})
 	if err == nil && n == 0 { // something is still missing
@@ -120,8 +144,34 @@ func (c *contents) Read(p []byte) (int, error) {
 	if err != nil {
 		return 0, c.error(err)
 	}
+	c.off += int64(n)
 	c.left -= int64(n)
 	return n, nil
+}
+
+// find looks for a hole that lies ahead, and for the data behind it, unless it
+// knows.
+func (c *contents) find() error {
+	if c.off < c.end {
+		return nil
+	}
+	data, err := unix.Seek(c.fd, c.off, unix.SEEK_DATA)
+	switch {
+	case errors.Is(err, unix.ENXIO): // none up to the end
+		c.data, c.end = c.was.size, c.was.size
+		return nil
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP): // it cannot tell
+		c.sparse = false
+		return nil
+	case err != nil:
+		return err
+	}
+	end, err := unix.Seek(c.fd, data, unix.SEEK_HOLE)
+	if errors.Is(err, unix.ENXIO) {
+		return ErrChanged // it became shorter
+	}
+	c.data, c.end = min(data, c.was.size), end
+	return err
 }
 
 func (c *contents) error(err error) error {
