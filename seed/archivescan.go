@@ -12,10 +12,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/ociv2-sync/ociv2-sync/catar"
+	"github.com/ociv2-sync/ociv2-sync/internal/inflate"
 )
 
 // errEnough ends the reading of an archive when nothing more is wanted.
@@ -90,11 +90,7 @@ func (s *archiveScan) stream(ctx context.Context, r io.Reader, at where, outer b
 	var plain io.Reader
 	switch kind {
 	case gzipStream:
-		gz, err := gzip.NewReader(br)
-		if err != nil {
-			return err
-		}
-		plain = gz
+		plain = inflate.NewReader(br)
 	case zstdStream:
 		d, err := zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow))
 		if err != nil {

@@ -38,7 +38,7 @@ var edges = map[string][]string{
 
 	"translate":   {"catar", "toc", "internal/inflate"},
 	"chunkserver": {"chunk", "store"},
-	"seed":        {"chunk", "caibx", "catar", "toc", "store", "internal/numset"},
+	"seed":        {"chunk", "caibx", "catar", "toc", "store", "internal/inflate", "internal/numset"},
 
 	"internal/deflate":   {},
 	"internal/durable":   {},
