@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -15,11 +16,11 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/chunkserver"
 )
 
-// monitorOptions reads the tokens and the users, and opens the access log.
-func (a *app) monitorOptions(o *serveOptions) (chunkserver.MonitorOptions, error) {
+// monitorOptions reads the tokens and the users, and logs requests to log.
+func (a *app) monitorOptions(o *serveOptions, log io.Writer) (chunkserver.MonitorOptions, error) {
 	var m chunkserver.MonitorOptions
 	if o.accessLog {
-		m.AccessLog = slog.New(slog.NewJSONHandler(a.stderr, nil))
+		m.AccessLog = slog.New(slog.NewJSONHandler(log, nil))
 	}
 	if o.htpasswd != "" {
 		users, err := newReloaded(a.logger(), func() (*htpasswd, error) { return readHtpasswd(o.htpasswd) }, o.htpasswd)

@@ -54,9 +54,9 @@ answered are, at most 10 seconds later, with exit code 0, or 1 if it cut some of
 
 /metrics asks for a token or a password as files do; the others do not. Certificate,
 tokens and users are read again when their files change; if these make no sense then,
-what they said before holds. Each line of --access-log is a JSON object: time, remote,
-method, path, status, bytes of the body, took (nanoseconds), and cache: hit, miss or
-stale, of a proxy.
+what they said before holds. Each line of --access-log, up to a second late, is a JSON
+object: time, remote, method, path, status, bytes of the body, took (nanoseconds), and
+cache: hit, miss or stale, of a proxy.
 
 Chunks are served as they are stored, and uncompressed to who asks for that, as
 desync can. With --write it takes chunks too, by PUT, from those who are let in:
@@ -199,7 +199,9 @@ func (a *app) serveHTTP(ctx context.Context, what string, o *serveOptions) (err 
 	if o.maxConns < 1 {
 		return usageError{fmt.Errorf("--max-connections is 1 or more, not %d", o.maxConns)}
 	}
-	monitor, err := a.monitorOptions(o)
+	log := newLineBuffer(a.stderr)
+	defer func() { err = errors.Join(err, log.Close()) }()
+	monitor, err := a.monitorOptions(o, log)
 	if err != nil {
 		return err
 	}
