@@ -70,10 +70,10 @@ func (a *app) runConvert(cmd *cobra.Command, args []string, o *convertOptions) e
 		once.Do(func() { m = a.meter(bar{"converted", total}) })
 		m.add(0, n)
 	}
+	var stop func()
+	opts.Pull.Sending, stop = a.sendingMeter(&m)
 	made, err := transfer.Convert(cmd.Context(), args[0], dest, opts)
-	if m.stop != nil {
-		m.stop()
-	}
+	stop()
 	if e, ok := errors.AsType[*transfer.UnrestoredError](err); ok {
 		a.warnUnrestored(e.Notes)
 	}

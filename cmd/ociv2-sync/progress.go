@@ -104,3 +104,33 @@ func (a *app) plainMeter(bars []bar) meter {
 		},
 	}
 }
+
+// end stops a meter that may not have begun, or may have ended.
+func (m *meter) end() {
+	if m.stop != nil {
+		m.stop()
+	}
+	*m = meter{add: func(int, int64) {}}
+}
+
+// sendingMeter returns what shows how far an upload is, in place of the meter before
+// it, and what stops both. The latter waits for nobody: what is noted later is lost.
+func (a *app) sendingMeter(before *meter) (note func(n, total int64), stop func()) {
+	var mu sync.Mutex
+	var m meter
+	note = func(n, total int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		if m.add == nil {
+			before.end()
+			m = a.meter(bar{"sent", total})
+		}
+		m.add(0, n)
+	}
+	return note, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		before.end()
+		m.end()
+	}
+}

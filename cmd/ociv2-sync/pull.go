@@ -284,7 +284,9 @@ func (a *app) runPull(cmd *cobra.Command, args []string, o *pullOptions) error {
 		return err
 	}
 	defer opts.Clients.Close()
-	m := meter{stop: func() {}}
+	var m meter
+	var stop func()
+	opts.Sending, stop = a.sendingMeter(&m)
 	opts.Progress = func(received, completed int64) {
 		m.add(0, received)
 		m.add(1, completed)
@@ -304,7 +306,7 @@ func (a *app) runPull(cmd *cobra.Command, args []string, o *pullOptions) error {
 		}
 		m = a.meter(bars...)
 	})
-	m.stop()
+	stop()
 	if e, ok := errors.AsType[*transfer.UnrestoredError](err); ok {
 		a.warnUnrestored(e.Notes)
 	}

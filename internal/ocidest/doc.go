@@ -43,6 +43,9 @@ type Options struct {
 	// Progress, if not nil, is called with the bytes of the layer, uncompressed,
 	// that were written since the last call.
 	Progress func(n int64)
+	// Sending, if not nil, is called with the bytes of the layer that were sent to a
+	// registry since the last call, and with how many there are.
+	Sending func(n, total int64)
 }
 
 // Written is what was written.

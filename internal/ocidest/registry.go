@@ -46,7 +46,7 @@ func writeRegistry(ctx context.Context, ref, _ string, img Image, opts Options) 
 		}
 		return err
 	}
-	if err := put(l.Descriptor, f); err != nil {
+	if err := put(l.Descriptor, &sending{ReaderAt: f, total: l.Size, note: opts.Sending}); err != nil {
 		return nil, err
 	}
 	if err := put(ocispec.Descriptor{Digest: digest.FromBytes(config), Size: int64(len(config))}, bytes.NewReader(config)); err != nil {
@@ -54,4 +54,20 @@ func writeRegistry(ctx context.Context, ref, _ string, img Image, opts Options) 
 	}
 	w.Sent += int64(len(manifest))
 	return w, repo.PutManifest(ctx, indexEntry(manifest, ""), manifest, true)
+}
+
+// sending passes on how far a layer has been read, however often its parts are.
+type sending struct {
+	io.ReaderAt
+	total, high int64
+	note        func(n, total int64)
+}
+
+func (s *sending) ReadAt(p []byte, off int64) (int, error) {
+	n, err := s.ReaderAt.ReadAt(p, off)
+	if more := off + int64(n) - s.high; more > 0 && s.note != nil {
+		s.high += more
+		s.note(more, s.total)
+	}
+	return n, err
 }

@@ -130,7 +130,7 @@ type Written struct {
 func (d Dest) writeImage(ctx context.Context, src *toc.Source, config []byte, opts PullOptions) (*Written, error) {
 	img := ocidest.Image{Source: src, Config: config}
 	w, err := ocidest.Write(ctx, d.Kind, d.Path, d.Ref, img, ocidest.Options{
-		Compression: opts.Compression, Replace: opts.Replace, Progress: opts.Wrote,
+		Compression: opts.Compression, Replace: opts.Replace, Progress: opts.Wrote, Sending: opts.Sending,
 		Registry: opts.Registry, TempDir: opts.TempDir,
 	})
 	if err != nil {

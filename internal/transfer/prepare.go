@@ -82,6 +82,10 @@ type PullOptions struct {
 	// Wrote is called with the bytes of a layer, uncompressed, that were written
 	// since the last call.
 	Wrote func(n int64)
+	// Sending is called with the bytes of that layer that were sent to a registry
+	// since the last call, and with how many there are. By then the other two are
+	// called no more.
+	Sending func(n, total int64)
 
 	layers  layersOpener
 	claimed []seed.Seed // that are elsewhere: for a plan that is not carried out here
