@@ -227,7 +227,7 @@ func TestTreeOffersUnchangedFiles(t *testing.T) {
 		file(2, "gone", "gggg"), file(2, "same", "aaaa"), file(2, "touched", "bbbb"),
 		file(1, "e", "ccccc"),
 	}
-	s := NewTree("image app:v1", dir, func() (*toc.TOC, error) { return &toc.TOC{Nodes: nodes}, nil })
+	s := NewTree("image app:v1", dir, func() ([]byte, error) { return toc.Marshal(&toc.TOC{Nodes: nodes}) })
 	got := find(t, s, "aaaa", "bbbb", "ccccc", "gggg")
 	if len(got) != 2 || got["aaaa"] != "d/same" || got["ccccc"] != "e" {
 		t.Errorf("found %q", got)

@@ -16,18 +16,18 @@ import (
 type treeSeed struct {
 	name string
 	path string
-	load func() (*toc.TOC, error)
+	load func() ([]byte, error)
 	bigFiles
 }
 
 // NewTree returns the filesystem tree at path as a seed that is known to have
-// been made from the TOC that load returns. load is called by Find. name
+// been made from the TOC whose canonical bytes load returns. load is called by Find. name
 // stands for the seed in messages.
 //
 // A file is offered when its type, size and modification time still are those
 // of the TOC. Whether its bytes are too is for the reader of the seed to see,
 // who hashes them anyway.
-func NewTree(name, path string, load func() (*toc.TOC, error)) Seed {
+func NewTree(name, path string, load func() ([]byte, error)) Seed {
 	return &treeSeed{name: name, path: path, load: load}
 }
 
@@ -44,28 +44,37 @@ func (s *treeSeed) look(ctx context.Context, want *Wanted, found func(Digest, st
 }
 
 func (s *treeSeed) Find(ctx context.Context, want *Wanted, found func(Digest, string)) error {
-	t, err := s.load()
+	b, err := s.load()
 	if err != nil {
 		return fmt.Errorf("seed %s: %w", s.name, err)
 	}
 	s.reset()
-	for i, path := range paths(t.Nodes) {
-		n := &t.Nodes[i]
-		if n.IsRegular() && n.Link < 0 {
-			s.add(candidate{path: path, size: n.Size})
-		}
-		if !n.IsRegular() || !want.HasSize(n.Size) {
-			continue
-		}
+	var dirs []string // dirs[d] is the path of the open directory at depth d
+	err = toc.Each(b, func(n *toc.Node) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if !s.unchanged(path, n) {
-			continue
+		path := n.Name
+		if n.Depth > 1 {
+			path = filepath.Join(dirs[n.Depth-1], n.Name)
 		}
-		if want.Take(n.Digest, n.Size) {
+		if n.IsDir() {
+			dirs = append(dirs[:n.Depth], path)
+		}
+		if !n.IsRegular() || n.Link >= 0 { // of a hard-link group the first name will do
+			return nil
+		}
+		s.add(candidate{path: path, size: n.Size})
+		if want.HasSize(n.Size) && s.unchanged(path, n) && want.Take(n.Digest, n.Size) {
 			found(n.Digest, path)
 		}
+		return nil
+	})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("seed %s: %w", s.name, err)
 	}
 	return nil
 }
@@ -75,24 +84,4 @@ func (s *treeSeed) unchanged(path string, n *toc.Node) bool {
 	fi, err := os.Lstat(filepath.Join(s.path, path))
 	return err == nil && fi.Mode().IsRegular() && fi.Size() == n.Size &&
 		fi.ModTime().Equal(time.Unix(n.Sec, int64(n.Nsec)))
-}
-
-// paths yields the index and the slash-separated path of every node below the
-// root.
-func paths(nodes []toc.Node) func(yield func(int, string) bool) {
-	return func(yield func(int, string) bool) {
-		var dirs []string // dirs[d] is the path of the open directory at depth d
-		for i := range nodes {
-			n := &nodes[i]
-			var path string
-			if n.Depth > 0 {
-				dirs = dirs[:n.Depth]
-				path = filepath.Join(dirs[n.Depth-1], n.Name)
-				if !yield(i, path) {
-					return
-				}
-			}
-			dirs = append(dirs[:n.Depth], path)
-		}
-	}
 }

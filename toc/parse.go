@@ -15,16 +15,18 @@ func Parse(b []byte) (*TOC, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &TOC{Nodes: make([]Node, len(d.sec[secModes].b)/2)}
+	t := &TOC{Nodes: make([]Node, d.nodes())}
 	for i := range t.Nodes {
-		if err := d.node(t.Nodes, i); err != nil {
+		back, err := d.node(&t.Nodes[i], i)
+		if err == nil && back > 0 {
+			err = d.follow(t.Nodes, i, back)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
-	for s := range d.sec {
-		if c := &d.sec[s]; c.at != len(c.b) {
-			return nil, d.fail(s, -1, "%d bytes too many", len(c.b)-c.at)
-		}
+	if err := d.end(); err != nil {
+		return nil, err
 	}
 	// The encoding has more than one spelling for a tree (long varints, short
 	// shared prefixes, a content listed twice); only Marshal's is valid.
@@ -42,6 +44,30 @@ func Parse(b []byte) (*TOC, error) {
 	return nil, &Error{Offset: at, Node: -1, Reason: "not in canonical form"}
 }
 
+// Each calls visit with every node of canonical bytes that [Parse] has accepted before, one
+// after the other, without holding more than one of them. The node is good until visit
+// returns. Of a follower of a hard-link group it has Name, Depth and Link alone.
+func Each(b []byte, visit func(n *Node) error) error {
+	d, err := split(b)
+	if err != nil {
+		return err
+	}
+	for i := range d.nodes() {
+		n := Node{}
+		back, err := d.node(&n, i)
+		if err == nil && back > 0 {
+			n.Link = int32(i - back)
+		}
+		if err == nil {
+			err = visit(&n)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return d.end()
+}
+
 // column is one section while it is read.
 type column struct {
 	b     []byte
@@ -52,9 +78,23 @@ type column struct {
 type decoder struct {
 	sec      [sections]column
 	siblings []string
-	contents []int32 // the nodes that the table's contents came with
+	deepest  int     // that the next node may be
+	sizes    []int64 // of the table's contents, whose digests are their section
 	xattrs   uint64  // nodes to pass before the next one with attributes
 	pending  bool    // xattrs has been read
+}
+
+// nodes returns how many there are.
+func (d *decoder) nodes() int { return len(d.sec[secModes].b) / 2 }
+
+// end checks that nothing is left.
+func (d *decoder) end() error {
+	for s := range d.sec {
+		if c := &d.sec[s]; c.at != len(c.b) {
+			return d.fail(s, -1, "%d bytes too many", len(c.b)-c.at)
+		}
+	}
+	return nil
 }
 
 func (d *decoder) fail(sec, node int, format string, args ...any) error {
@@ -89,7 +129,7 @@ func split(b []byte) (*decoder, error) {
 	if at != len(b) {
 		return nil, &Error{Offset: int64(at), Node: -1, Reason: fmt.Sprintf("%d bytes after the end", len(b)-at)}
 	}
-	nodes := len(d.sec[secModes].b) / 2
+	nodes := d.nodes()
 	switch {
 	case nodes == 0 || len(d.sec[secModes].b)%2 != 0:
 		return nil, d.fail(secModes, -1, "section of %d bytes", len(d.sec[secModes].b))
@@ -135,20 +175,34 @@ func (d *decoder) text(sec, node int) (string, error) {
 	return s, nil
 }
 
-func (d *decoder) node(nodes []Node, i int) error {
-	n := &nodes[i]
-	if err := d.place(nodes, i); err != nil {
-		return err
+// node reads node i. Of a follower it reads the place alone, and returns how many nodes
+// back its leader is.
+func (d *decoder) node(n *Node, i int) (back int, err error) {
+	if err := d.place(n, i); err != nil {
+		return 0, err
 	}
 	raw, err := d.bytes(secModes, i, 2)
 	if err != nil {
-		return err
+		return 0, err
 	}
+	d.deepest = n.Depth
 	mode := binary.LittleEndian.Uint16(raw)
 	if mode == 0 {
-		return d.follower(nodes, i)
+		back, err := d.uvarint(secLinks, i, math.MaxInt32)
+		if err == nil && (back == 0 || back >= uint64(i)) {
+			err = d.fail(secLinks, i, "hard link %d nodes back", back)
+		}
+		return int(back), err
 	}
 	n.Mode, n.Link = uint32(mode), -1
+	if n.IsDir() {
+		d.deepest++
+	}
+	return 0, d.attributes(n, i)
+}
+
+// attributes reads what node i has beside its place and its type.
+func (d *decoder) attributes(n *Node, i int) error {
 	if i == 0 && !n.IsDir() {
 		return d.fail(secModes, i, "the root is no directory")
 	}
@@ -173,7 +227,7 @@ func (d *decoder) node(nodes []Node, i int) error {
 	n.UID, n.GID, n.Sec, n.Nsec = uint32(uid), uint32(gid), s, int32(nsec)
 	switch n.Type() {
 	case TypeRegular:
-		err = d.content(nodes, i)
+		err = d.content(n, i)
 	case TypeSymlink:
 		n.Target, err = d.text(secTargets, i)
 	case TypeBlock, TypeChar:
@@ -186,17 +240,16 @@ func (d *decoder) node(nodes []Node, i int) error {
 }
 
 // place reads level and name of node i.
-func (d *decoder) place(nodes []Node, i int) error {
+func (d *decoder) place(n *Node, i int) error {
 	if i == 0 {
 		d.siblings = append(d.siblings, "")
 		return nil
 	}
-	deep := deepest(&nodes[i-1])
-	up, err := d.uvarint(secLevels, i, uint64(deep-1))
+	up, err := d.uvarint(secLevels, i, uint64(d.deepest-1))
 	if err != nil {
 		return err
 	}
-	depth := deep - int(up)
+	depth := d.deepest - int(up)
 	if depth > maxDepth {
 		return d.fail(secLevels, i, "deeper than %d", maxDepth)
 	}
@@ -218,34 +271,25 @@ func (d *decoder) place(nodes []Node, i int) error {
 	if int(shared[0])+len(rest) > MaxName {
 		return d.fail(secNames, i, "name of %d bytes", int(shared[0])+len(rest))
 	}
-	n := &nodes[i]
 	n.Depth = depth
 	n.Name = prefix[:shared[0]] + rest
 	d.siblings = append(d.siblings[:depth], n.Name)
 	return nil
 }
 
-// follower reads which node the hard link i belongs to and copies it.
-func (d *decoder) follower(nodes []Node, i int) error {
-	back, err := d.uvarint(secLinks, i, math.MaxInt32)
-	if err != nil {
-		return err
-	}
-	if back == 0 || back >= uint64(i) {
-		return d.fail(secLinks, i, "hard link %d nodes back", back)
-	}
-	leader := nodes[i-int(back)]
+// follow copies the node that the hard link i belongs to.
+func (d *decoder) follow(nodes []Node, i, back int) error {
+	leader := nodes[i-back]
 	if leader.Link != -1 || leader.IsDir() {
 		return d.fail(secLinks, i, "hard link to a directory or a follower")
 	}
-	leader.Name, leader.Depth, leader.Link = nodes[i].Name, nodes[i].Depth, int32(i)-int32(back)
+	leader.Name, leader.Depth, leader.Link = nodes[i].Name, nodes[i].Depth, int32(i-back)
 	nodes[i] = leader
 	return nil
 }
 
-func (d *decoder) content(nodes []Node, i int) error {
-	n := &nodes[i]
-	ref, err := d.uvarint(secRefs, i, uint64(refBack+len(d.contents))-1)
+func (d *decoder) content(n *Node, i int) error {
+	ref, err := d.uvarint(secRefs, i, uint64(refBack+len(d.sizes))-1)
 	if err != nil {
 		return err
 	}
@@ -254,8 +298,8 @@ func (d *decoder) content(nodes []Node, i int) error {
 		n.Digest = emptyDigest
 		return nil
 	case ref >= refBack:
-		c := &nodes[d.contents[len(d.contents)-1-int(ref-refBack)]]
-		n.Size, n.Digest = c.Size, c.Digest
+		c := len(d.sizes) - 1 - int(ref-refBack)
+		n.Size, n.Digest = d.sizes[c], [32]byte(d.sec[secDigests].b[c*len(n.Digest):])
 		return nil
 	}
 	size, err := d.uvarint(secSizes, i, math.MaxInt64)
@@ -270,7 +314,7 @@ func (d *decoder) content(nodes []Node, i int) error {
 		return err
 	}
 	n.Size, n.Digest = int64(size), [32]byte(digest)
-	d.contents = append(d.contents, int32(i))
+	d.sizes = append(d.sizes, n.Size)
 	return nil
 }
 

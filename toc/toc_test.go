@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"flag"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -194,6 +195,30 @@ func checkParse(t *testing.T, b []byte) {
 	if !bytes.Equal(marshal(t, x), b) {
 		t.Fatal("accepted bytes that are not canonical")
 	}
+	checkEach(t, b, x.Nodes)
+}
+
+// checkEach compares Each with the nodes that Parse made of the same bytes.
+func checkEach(t *testing.T, b []byte, nodes []Node) {
+	t.Helper()
+	i := 0
+	err := Each(b, func(n *Node) error {
+		want := nodes[i]
+		if want.Link >= 0 {
+			want = Node{Name: want.Name, Depth: want.Depth, Link: want.Link}
+		}
+		if !reflect.DeepEqual(*n, want) {
+			t.Fatalf("node %d is %+v, want %+v", i, *n, want)
+		}
+		i++
+		return nil
+	})
+	if err != nil || i != len(nodes) {
+		t.Fatalf("%d nodes of %d, %v", i, len(nodes), err)
+	}
+	if err := Each(b, func(*Node) error { return io.EOF }); !errors.Is(err, io.EOF) {
+		t.Fatalf("the error of visit came back as %v", err)
+	}
 }
 
 func FuzzParse(f *testing.F) {
@@ -209,6 +234,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		_ = Each(b, func(*Node) error { return nil }) // must not panic
 		checkParse(t, b)
 		if x, err := Parse(b); err == nil {
 			if l, err := NewLayout(x.Nodes); err == nil && len(l.Offset) != len(x.Nodes) {

@@ -16,11 +16,6 @@ import (
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr, os.LookupEnv)) }
 
-// softMemory is the heap above which the collector works harder, in bytes: a
-// device at the end of a slow link is small, and the work is bound by the
-// network or by hashing, not by the collector.
-const softMemory = 64 << 20
-
 // run is the whole program, for main and for the tests.
 func run(args []string, stdout, stderr io.Writer, env func(string) (string, bool)) int {
 	if _, set := env("GOMEMLIMIT"); !set {

@@ -46,6 +46,7 @@ func (a *app) withPlan(cmd *cobra.Command, args []string, o *pullFlags, use func
 		return err
 	}
 	defer opts.Clients.Close()
+	defer a.keepRoom()()
 	p, err := transfer.Prepare(cmd.Context(), ref, opts)
 	if err != nil {
 		return err

@@ -292,6 +292,7 @@ func (a *app) runPull(cmd *cobra.Command, args []string, o *pullOptions) error {
 		m.add(1, completed)
 	}
 	opts.Wrote = func(n int64) { m.add(2, n) }
+	defer a.keepRoom()()
 	pulled, err := transfer.Pull(cmd.Context(), ref, opts, func(p *transfer.Prepared) {
 		if p.Present {
 			m.add = func(int, int64) {}

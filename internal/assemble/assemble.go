@@ -36,9 +36,8 @@ type Cache interface {
 
 // Job is what Run builds and from what.
 type Job struct {
-	// Nodes and Layout describe the image.
-	Nodes  []toc.Node
-	Layout *toc.Layout
+	// Nodes describe the image.
+	Nodes []toc.Node
 	// Plan says where its contents come from.
 	Plan *seed.Plan
 	// Space returns the chunks of the image. It is called only when a seed
@@ -206,7 +205,11 @@ func (b *builder) recover(ctx context.Context, lost []int32) error {
 			fetched[c.ID] = true
 		}
 	}
-	err = again.Cover(b.job.Nodes, b.job.Layout, space, func(id chunk.ID) bool { return fetched[id] })
+	layout, err := toc.NewLayout(b.job.Nodes) // rather than to keep one
+	if err != nil {
+		return err
+	}
+	err = again.Cover(b.job.Nodes, layout, space, func(id chunk.ID) bool { return fetched[id] })
 	if err != nil {
 		return err
 	}

@@ -123,7 +123,7 @@ func (p *published) plan(t *testing.T, cached func(chunk.ID) bool, seeds ...seed
 // job is what builds the tree from the published chunks.
 func (p *published) job(plan *seed.Plan, from store.Store, cache Cache) Job {
 	return Job{
-		Nodes: p.nodes, Layout: p.layout, Plan: plan, Algorithm: p.space.Algorithm,
+		Nodes: p.nodes, Plan: plan, Algorithm: p.space.Algorithm,
 		Space: func(context.Context) (*seed.Space, error) { return p.space, nil },
 		Store: from, Cache: cache,
 	}

@@ -13,11 +13,12 @@ import (
 
 // inFlight bounds the memory of chunks that were asked for and not yet used,
 // packed and unpacked, in bytes. One chunk is always let through, however
-// large. What the nodes of a large image take is taken from it, down to
-// inFlightNear: their files are made no faster than chunks arrive.
+// large. What the nodes of a large image take is taken from it, down to a least: their
+// files are made no faster than chunks arrive.
 const (
-	inFlight = 24 << 20
-	perNode  = 80
+	inFlight      = 24 << 20
+	inFlightLeast = 6 << 20
+	perNode       = 90
 )
 
 // inFlightNear is that bound for a store that answers at once.
@@ -55,7 +56,7 @@ func pace(jobs int, near bool, nodes int) pacing {
 	if near {
 		return pacing{jobs: min(jobs, runtime.GOMAXPROCS(0)+1), group: together, memory: inFlightNear}
 	}
-	return pacing{jobs: jobs, group: 1, memory: max(inFlight-perNode*int64(nodes), inFlightNear)}
+	return pacing{jobs: jobs, group: 1, memory: max(inFlight-perNode*int64(nodes), inFlightLeast)}
 }
 
 // inOrder obtains chunks, several at a time, and hands the bytes of each to

@@ -16,13 +16,20 @@ type place struct {
 // places returns those of a content.
 func (b *builder) places(c *seed.Content) []place {
 	to := make([]place, len(c.Nodes))
-	again := make(map[objects.Key]int)
+	var again map[objects.Key]int
+	if len(c.Nodes) > 1 {
+		again = make(map[objects.Key]int)
+	}
 	for k, i := range c.Nodes {
 		to[k].node = i
 		if b.opts.Objects == nil {
 			continue
 		}
 		key := objects.KeyOf(&b.job.Nodes[i], 0)
+		if again == nil {
+			to[k].key = key
+			continue
+		}
 		if n := again[key]; n > 0 { // the image has two files, not one of two names
 			to[k].key = objects.KeyOf(&b.job.Nodes[i], n)
 		} else {

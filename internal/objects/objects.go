@@ -33,8 +33,8 @@ type Key [sha256.Size]byte
 // KeyOf returns the key of the file of a node. again is how many files of the same content
 // and metadata the image has before it, which are inodes of their own.
 func KeyOf(n *toc.Node, again int) Key {
-	h := sha256.New()
-	b := []byte("ociv2-sync object 1\n")
+	b := make([]byte, 0, 128) // enough without xattrs: every file of an image has a key
+	b = append(b, "ociv2-sync object 1\n"...)
 	b = append(b, n.Digest[:]...)
 	for _, v := range []uint32{n.Mode & 0o7777, n.UID, n.GID} {
 		b = binary.BigEndian.AppendUint32(b, v)
@@ -48,8 +48,7 @@ func KeyOf(n *toc.Node, again int) Key {
 		b = binary.BigEndian.AppendUint32(b, uint32(len(x.Value)))
 		b = append(b, x.Value...)
 	}
-	h.Write(b)
-	return Key(h.Sum(nil))
+	return sha256.Sum256(b)
 }
 
 // place returns the directory and the name of an object.

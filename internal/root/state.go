@@ -353,8 +353,12 @@ func (r *Root) Blob(d digest.Digest) ([]byte, error) {
 		return nil, fmt.Errorf("root: %w", err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxBlob))
+	fi, err := f.Stat()
 	if err != nil {
+		return nil, fmt.Errorf("root: %w", err)
+	}
+	data := make([]byte, min(fi.Size(), maxBlob)) // exactly: some are large
+	if _, err := io.ReadFull(f, data); err != nil {
 		return nil, fmt.Errorf("root: %w", err)
 	}
 	if digest.FromBytes(data) != d {

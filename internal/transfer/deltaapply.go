@@ -101,10 +101,6 @@ func offlineJob(ctx context.Context, head *delta.Head, r *root.Root, seeds []see
 	if err != nil {
 		return nil, err
 	}
-	layout, err := toc.NewLayout(t.Nodes)
-	if err != nil {
-		return nil, err
-	}
 	p := &Prepared{opts: opts}
 	if p.Plan, err = seed.Match(ctx, t.Nodes, seeds, opts.Logger); err != nil {
 		return nil, err
@@ -115,5 +111,5 @@ func offlineJob(ctx context.Context, head *delta.Head, r *root.Root, seeds []see
 	if len(p.Plan.Missing) > 0 {
 		return nil, p.noDelta()
 	}
-	return &assemble.Job{Nodes: t.Nodes, Layout: layout, Plan: p.Plan}, nil
+	return &assemble.Job{Nodes: t.Nodes, Plan: p.Plan}, nil
 }

@@ -223,6 +223,7 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 		p.LayerSize = layerSize(p.tree.TOC.Nodes)
 	}
 	p.Disk = p.footprint(ctx) + p.wire() + p.spooled()
+	p.tree.Layout = nil // assemble makes it again if a seed changes
 	return p, nil
 }
 

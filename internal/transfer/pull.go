@@ -190,7 +190,7 @@ func (p *Prepared) job() (assemble.Job, error) {
 		return assemble.Job{}, err
 	}
 	job := assemble.Job{
-		Nodes: p.tree.TOC.Nodes, Layout: p.tree.Layout, Plan: p.Plan, Space: p.loadSpace,
+		Nodes: p.tree.TOC.Nodes, Plan: p.Plan, Space: p.loadSpace,
 		Delta: p.deltaJob(), Store: st, Cache: p.cache,
 	}
 	_, job.Near = store.As[*local.Store](st)

@@ -15,7 +15,6 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/catalogue"
 	"github.com/ociv2-sync/ociv2-sync/internal/root"
 	"github.com/ociv2-sync/ociv2-sync/seed"
-	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
 // openMemory opens the catalogue of a root. save keeps what was learned, and frees what was known; that
@@ -131,13 +130,7 @@ func treeSeeds(r *root.Root, log *slog.Logger) []seed.Seed {
 	names := treeNames(r, trees)
 	seeds := make([]seed.Seed, 0, len(trees))
 	for _, t := range trees {
-		seeds = append(seeds, seed.NewTree(names[t.Manifest], t.RootFS, func() (*toc.TOC, error) {
-			b, err := r.Blob(t.TOC)
-			if err != nil {
-				return nil, err
-			}
-			return toc.Parse(b)
-		}))
+		seeds = append(seeds, seed.NewTree(names[t.Manifest], t.RootFS, func() ([]byte, error) { return r.Blob(t.TOC) }))
 	}
 	return seeds
 }

@@ -96,8 +96,7 @@ func buildTree(ctx context.Context, src *toc.Source, dir string, opts PullOption
 		}
 	}
 	contents.Spread()
-	layout, err := toc.NewLayout(src.Nodes)
-	if err != nil {
+	if err := (&toc.TOC{Nodes: src.Nodes}).Validate(); err != nil {
 		return nil, err
 	}
 	plan, err := seed.Match(ctx, src.Nodes, []seed.Seed{sourceSeed{src}}, opts.Logger)
@@ -110,7 +109,7 @@ func buildTree(ctx context.Context, src *toc.Source, dir string, opts PullOption
 	}
 	defer func() { err = errors.Join(err, dest.Close()) }()
 	job := assemble.Job{
-		Nodes: src.Nodes, Layout: layout, Plan: plan,
+		Nodes: src.Nodes, Plan: plan,
 		Space: func(context.Context) (*seed.Space, error) {
 			return nil, fmt.Errorf("transfer: %w: the source has changed while it was read", toc.ErrContent)
 		},

@@ -30,6 +30,14 @@ func OpenDir(name string) (*Dir, error) {
 	return &Dir{fd: fd, path: name}, nil
 }
 
+// join returns what a name in d is called in messages.
+func (d *Dir) join(name string) string {
+	if d.path == "" {
+		return name
+	}
+	return d.path + "/" + name // not path.Join: it is done for every file
+}
+
 // Path returns what the directory is called in messages.
 func (d *Dir) Path() string { return d.path }
 
@@ -42,7 +50,7 @@ func (d *Dir) OpenDir(name string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Dir{fd: fd, path: path.Join(d.path, name)}, nil
+	return &Dir{fd: fd, path: d.join(name)}, nil
 }
 
 // Mkdir makes a directory with permissions 0700 and opens it. That it exists is
@@ -61,7 +69,7 @@ func (d *Dir) Open(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), path.Join(d.path, name)), nil
+	return os.NewFile(uintptr(fd), d.join(name)), nil
 }
 
 // open is Open for those who need no more than the descriptor, which takes fewer
@@ -89,7 +97,7 @@ func (d *Dir) OpenBelow(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), path.Join(d.path, name)), nil
+	return os.NewFile(uintptr(fd), d.join(name)), nil
 }
 
 // openBelow is OpenBelow as open is Open.
@@ -149,7 +157,7 @@ func (d *Dir) Create(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), path.Join(d.path, name)), nil
+	return os.NewFile(uintptr(fd), d.join(name)), nil
 }
 
 // Inherits reports whether nodes made in d get xattrs from it: the ACLs that its

@@ -3,7 +3,6 @@ package tree
 import (
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -97,7 +96,7 @@ func (d *Dir) SetMeta(name string, m Meta) ([]Unrestored, error) {
 	if err != nil {
 		return nil, errors.Join(d.error("set metadata of", name, err), unix.Close(fd))
 	}
-	notes, err := setMeta(fd, path.Join(d.path, name), m, flags == unix.O_PATH)
+	notes, err := setMeta(fd, d.join(name), m, flags == unix.O_PATH)
 	return notes, errors.Join(err, unix.Close(fd))
 }
 
