@@ -139,7 +139,8 @@ func TestMemory(t *testing.T) {
 				t.Errorf("%s: %d bytes, at most %d are allowed", tt.name, p, tt.limit)
 			}
 		}
-		if grown := tt.peak[1] - tt.peak[0]; grown > 24<<20 {
+		// How much garbage there is below softMemory, to which comes the program, is chance.
+		if grown := tt.peak[1] - max(tt.peak[0], softMemory+24<<20); grown > 24<<20 {
 			t.Errorf("%s: %d bytes more for an image four times as large", tt.name, grown)
 		}
 	}
