@@ -58,6 +58,37 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// A server that stops in the middle is asked for the rest of the same version, and that
+// is what it sends.
+func TestResumeStalled(t *testing.T) {
+	content := make([]byte, 200_000)
+	if _, err := rand.NewChaCha8([32]byte{}).Read(content); err != nil {
+		t.Fatal(err)
+	}
+	var stalls atomic.Int64
+	var asked atomic.Value
+	server := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"version"`)
+		if stalls.Add(1) > 1 {
+			asked.Store(r.Header.Get("Range") + " " + r.Header.Get("If-Range"))
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+			return
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+		_, _ = w.Write(content[:50_000])
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	c := newClient(t, httpstore.Options{StallTimeout: time.Second, Retries: 3})
+	got, err := c.Get(t.Context(), server.URL, 1<<20)
+	if err != nil || !bytes.Equal(got, content) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if s := c.Stats(); s.BodyBytes != 200_000 || asked.Load() != `bytes=50000- "version"` {
+		t.Errorf("%+v, asked for %v", s, asked.Load())
+	}
+}
+
 // What is another version, or cannot be told from one, is not continued; nor is a
 // server believed that sends another range.
 func TestResumeRefused(t *testing.T) {
