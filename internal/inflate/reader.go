@@ -50,8 +50,7 @@ type Reader struct {
 	codes
 }
 
-// NewReader returns a Reader of the members in r, of which there must be one. The
-// buffer of r must have room for 32 bytes.
+// NewReader returns a Reader of the members in r, of which there must be one.
 func NewReader(r *bufio.Reader) *Reader {
 	z := &Reader{r: r, out: make([]byte, outSize)}
 	z.next = z.header

@@ -7,7 +7,7 @@ import (
 
 const (
 	// need is how many bytes of input there are at least when a symbol is decoded: it
-	// takes up to two loads of 8 bytes.
+	// takes up to two loads of 8 bytes. Every bufio.Reader has room for them.
 	need = 16
 	// pad is how many zeros are put behind the last bytes of a file.
 	pad = 2 * need
