@@ -39,7 +39,7 @@ func defaultLimits() limits {
 func newServeCommand(a *app) *cobra.Command {
 	var o serveOptions
 	cmd := &cobra.Command{
-		Use:   "serve [DIR|URL]",
+		Use:   "serve [DIR|URL|HOST:PATH]",
 		Short: "Serve a repository or a chunk store over HTTP",
 		Long: `Serve answers GET and HEAD for the files of a repository, or of a casync chunk
 store, in DIR, the current directory if it is not given. casync, desync and any
@@ -67,6 +67,8 @@ sftp), it is a proxy with a cache in the directory --cache: it fetches each obje
 once, however many clients want it, verifies it, and serves what it has when the URL
 does not answer; a tag that may be out of date then has the header "Warning: 110".
 What is fetched is in memory meanwhile; more than 256 MiB in one piece is refused.
+HOST:PATH is a chunk store (not its indexes) on a host that has casync, desync or
+ociv2-sync, reached as casync does, by ssh. A DIR with a colon is ./DIR.
 
 With --stdio it speaks SFTP on standard input and output: that is what ssh://
 repositories start on their host. With --confine it is the forced command of a
@@ -76,6 +78,8 @@ The directory is what "/" and "." mean to it.`,
 		Example: `  ociv2-sync serve /srv/www/images --listen :8080
   # for a site: everything crosses the slow link once
   ociv2-sync serve https://images.example --cache /var/cache/images --listen :8080
+  # of a store that only casync gives away
+  ociv2-sync serve builds.example:/srv/default.castr --cache /var/cache/chunks
   # behind a socket unit of systemd
   ociv2-sync serve /srv/www/images --listen systemd
   # a store that desync writes chunks to
@@ -149,9 +153,10 @@ type closingHandler interface {
 
 // handler returns what serves a directory, or stands for a URL.
 func (a *app) handler(what string, o *serveOptions) (closingHandler, error) {
-	if !strings.Contains(what, "://") {
+	_, far, _ := stores.SSH(what) // what is wrong with it is for who opens it
+	if far = far || strings.Contains(what, "://"); !far {
 		if o.cache != "" || o.cacheSize != 0 {
-			return nil, usageError{errors.New("--cache and --cache-size are for a proxy, of a URL")}
+			return nil, usageError{errors.New("--cache and --cache-size are for a proxy, of a URL or HOST:PATH")}
 		}
 		return chunkserver.New(what, chunkserver.Options{Logger: a.logger(), Write: o.write})
 	}
@@ -165,7 +170,7 @@ func (a *app) handler(what string, o *serveOptions) (closingHandler, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, closer, err := clients.OpenRepo(what)
+	files, closer, err := openUpstream(clients, what)
 	if err != nil {
 		return nil, err
 	}
@@ -174,6 +179,19 @@ func (a *app) handler(what string, o *serveOptions) (closingHandler, error) {
 		return nil, errors.Join(err, closer.Close())
 	}
 	return &proxy{p, clients, closer}, nil
+}
+
+// openUpstream opens what a proxy stands for: a repository or a chunk store at a URL, or
+// a chunk store at HOST:PATH, by casync's protocol.
+func openUpstream(clients stores.Clients, what string) (chunkserver.Upstream, io.Closer, error) {
+	if strings.Contains(what, "://") {
+		return clients.OpenRepo(what)
+	}
+	s, closer, err := stores.Open([]string{what}, clients)
+	if err != nil {
+		return nil, nil, err
+	}
+	return chunkserver.Chunks(s), closer, nil
 }
 
 // proxy closes its way to the repository with itself.
