@@ -19,7 +19,7 @@ import (
 // TestMain makes the test binary the program itself when it is called by the
 // program's name: in scripts, and in tests that need a process to kill.
 func TestMain(m *testing.M) {
-	testscript.Main(leakless{m}, map[string]func(){"ociv2-sync": main, measuredName: measured, desyncName: desyncMain})
+	testscript.Main(leakless{m}, map[string]func(){"ociv2-sync": main, measuredName: measured})
 }
 
 // leakless fails a run of tests that leaves goroutines behind.

@@ -29,8 +29,6 @@ import (
 //	                              command, or for the one given in place of any
 //	desync                        build desync's tool, which $DESYNC is then
 //
-// The program desync, at $DESYNC, is what [desyncMain] says.
-//
 // $TREE is a small tree that has everything a file system can hold, $BEYOND one
 // that casync cannot make an archive of, $RELEASE1 and $RELEASE2 are two
 // versions of one that has some megabytes. $OCIV2_SYNC_ROOT is set.
@@ -96,9 +94,6 @@ func TestScripts(t *testing.T) {
 				}
 				ts.Setenv("CASYNC_SSH_PATH", testutil.StartSSHD(t, forced))
 				ts.Setenv("OURS", program)
-				peer, err := exec.LookPath(desyncName)
-				ts.Check(err)
-				ts.Setenv("DESYNC", peer)
 			},
 		},
 	})
