@@ -20,6 +20,8 @@ var (
 	// ErrNetwork reports that a remote store could not be reached, or did not
 	// answer properly, after all retries.
 	ErrNetwork = errors.New("network failure")
+	// ErrNoParts reports that a server gives files as a whole alone.
+	ErrNoParts = errors.New("the server does not send parts of files")
 	// ErrExists reports that a file was not made because there is one already.
 	ErrExists = errors.New("exists already")
 	// ErrChanged reports that a file was not replaced because it is not the

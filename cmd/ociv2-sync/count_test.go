@@ -38,8 +38,13 @@ type pulled struct {
 
 func (d *device) pull(args ...string) pulled {
 	d.t.Helper()
-	var p pulled
-	must(d.t, json.Unmarshal([]byte(d.must(append([]string{"--json", "pull"}, args...)...).stdout), &p))
+	return pulledFrom(d.t, d.must(append([]string{"--json", "pull"}, args...)...).stdout)
+}
+
+// pulledFrom reads what pull --json prints.
+func pulledFrom(t testing.TB, stdout string) (p pulled) {
+	t.Helper()
+	must(t, json.Unmarshal([]byte(stdout), &p))
 	return p
 }
 

@@ -86,6 +86,9 @@ func (p *Prepared) openDelta(ctx context.Context, r *root.Root, d repo.Delta) (*
 			f.kept = 0
 		}
 	}
+	if p.noParts {
+		return nil, store.ErrNoParts
+	}
 	body, err := p.Image.OpenDelta(ctx, d, 0, d.Head)
 	if err != nil {
 		return nil, damaged(err)
@@ -176,8 +179,11 @@ func (p *Prepared) passOver(d repo.Delta, err error) bool {
 	if !useless(err) {
 		return false
 	}
-	p.opts.Logger.Warn("a delta is of no use", "delta", d.Blob, "reason", err)
+	if !p.noParts { // which is said once
+		p.opts.Logger.Warn("a delta is of no use", "delta", d.Blob, "reason", err)
+	}
 	p.spoiled = err
+	p.noParts = p.noParts || errors.Is(err, store.ErrNoParts)
 	return true
 }
 
@@ -191,10 +197,10 @@ func (p *Prepared) noDelta() error {
 	return err
 }
 
-// useless reports whether an error says that there is something wrong with a delta alone, or
-// that it is not there, as in a mirror of a part.
+// useless reports whether an error says that there is something wrong with a delta alone,
+// that it is not there, as in a mirror of a part, or that its head cannot be had alone.
 func useless(err error) bool {
-	return errors.Is(err, delta.ErrMalformed) || errors.Is(err, store.ErrNotFound)
+	return errors.Is(err, delta.ErrMalformed) || errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrNoParts)
 }
 
 // hasTrees reports whether there is anything that contents may be found in.
@@ -383,7 +389,7 @@ type body struct {
 
 func (b *body) fetch(ctx context.Context, at int64) (err error) {
 	b.net, err = b.p.Image.OpenDelta(ctx, b.delta.Delta, at, b.delta.Size-at)
-	if errors.Is(err, store.ErrNotFound) { // its head was there
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrNoParts) { // its head was there
 		err = fmt.Errorf("%w: %w", delta.ErrMalformed, err)
 	}
 	return damaged(err)

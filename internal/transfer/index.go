@@ -32,7 +32,7 @@ const (
 // holds for each that lacks less.
 func (p *Prepared) few(plan *seed.Plan) bool {
 	m := p.Image.Manifest
-	if m.Spans == nil {
+	if m.Spans == nil || p.noParts {
 		return false
 	}
 	whole, image := m.Catar.Index.Size+m.Catar.Sizes.Size, m.Catar.Size

@@ -125,6 +125,7 @@ type Prepared struct {
 	delta   *deltaFile   // that of the plan; nil for none
 	links   []*link      // deltas that are applied before it
 	spoiled error        // why one was of no use
+	noParts bool         // the server sends no parts of files
 	cache   *local.Store
 	store   store.Store       // nil until it is opened
 	early   map[chunk.ID]bool // chunks that were fetched while seeds were read

@@ -16,8 +16,9 @@ import (
 // OpenAt opens size bytes, at least one, of the file at path from an offset on.
 // A transfer that is cut is continued where it was by a further request, as
 // often as the client retries without receiving anything. Errors, of Read too,
-// are those of [Client.Get]; a server that does not know ranges is refused. A file
-// that is shorter is io.ErrUnexpectedEOF, and no store.ErrNetwork.
+// are those of [Client.Get]; store.ErrNoParts where the server does not know ranges,
+// unless it is all of the file that is asked for: then a cut costs what had arrived. A
+// file that is shorter is io.ErrUnexpectedEOF, and no store.ErrNetwork.
 func (d *Dir) OpenAt(ctx context.Context, path string, offset, size int64) (io.ReadCloser, error) {
 	r := &rangeReader{ctx: ctx, client: d.client, retry: d.retry, url: join(d.base, path), at: offset, end: offset + size}
 	if err := r.open(); err != nil {
@@ -35,21 +36,65 @@ type rangeReader struct {
 	at     int64 // the next byte
 	end    int64
 	body   io.ReadCloser
-	cuts   int // since a byte was received
+	cuts   int  // since a byte was received
+	whole  bool // the server has no ranges, and all of the file is wanted, as far as is known
 }
 
 // open requests what is not received yet.
 func (r *rangeReader) open() error {
+	resp, err := r.request()
+	if err != nil {
+		return err
+	}
+	if refusesParts(resp.StatusCode) && r.at == 0 && !r.whole {
+		drain(resp)
+		r.whole = true
+		if resp, err = r.request(); err != nil {
+			return err
+		}
+	}
+	switch code := resp.StatusCode; {
+	case code == http.StatusRequestedRangeNotSatisfiable:
+		err = fmt.Errorf("%w: it has no %d bytes", io.ErrUnexpectedEOF, r.end)
+	case code == http.StatusNotImplemented:
+		err = store.ErrNoParts
+	case code != http.StatusOK && code != http.StatusPartialContent:
+		drain(resp)
+		return &StatusError{URL: public(r.url), Code: code}
+	case resp.Header.Get("Content-Encoding") != "" && resp.Header.Get("Content-Encoding") != "identity":
+		err = fmt.Errorf("%w: the server sends it encoded", errRefused)
+	case code == http.StatusOK:
+		err = r.fromStart(resp)
+	default:
+		err = r.checkPart(resp)
+	}
+	if err != nil {
+		resp.Body.Close() // it may be long
+		return fmt.Errorf("httpstore: %s: %w", public(r.url), err)
+	}
+	r.body = resp.Body
+	return nil
+}
+
+// refusesParts reports whether a status may be that of a server that has the file and
+// no ranges.
+func refusesParts(code int) bool {
+	return code == http.StatusRequestedRangeNotSatisfiable || code == http.StatusNotImplemented
+}
+
+// request sends one request, and as many more as the client retries.
+func (r *rangeReader) request() (*http.Response, error) {
 	req, err := retryablehttp.NewRequestWithContext(r.ctx, http.MethodGet, r.url.String(), nil)
 	if err != nil {
-		return fmt.Errorf("httpstore: %s: %w", public(r.url), err)
+		return nil, fmt.Errorf("httpstore: %s: %w", public(r.url), err)
 	}
 	req.Header.Set("User-Agent", r.client.userAgent)
 	req.Header.Set("Accept-Encoding", "identity")
-	req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.at, r.end-1))
+	if !r.whole {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.at, r.end-1))
+	}
 	resp, err := r.retry.Do(req)
-	switch {
-	case err != nil:
+	if err != nil {
 		if resp != nil {
 			resp.Body.Close() // its context ended when it had begun
 		}
@@ -58,30 +103,38 @@ func (r *rangeReader) open() error {
 		} else {
 			err = failure(r.ctx, err)
 		}
-		return fmt.Errorf("httpstore: %s: %w", public(r.url), err)
-	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable, resp.StatusCode == http.StatusOK && resp.ContentLength == 0: // it has no ranges
-		err = fmt.Errorf("%w: it has no %d bytes", io.ErrUnexpectedEOF, r.end)
-	case resp.StatusCode == http.StatusOK:
-		err = fmt.Errorf("%w: the server does not send parts of files", errRefused)
-	case resp.StatusCode != http.StatusPartialContent:
-		drain(resp)
-		return &StatusError{URL: public(r.url), Code: resp.StatusCode}
-	case resp.Header.Get("Content-Encoding") != "" && resp.Header.Get("Content-Encoding") != "identity":
-		err = fmt.Errorf("%w: the server sends it encoded", errRefused)
-	default:
-		var from, to int64
-		_, serr := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-%d/", &from, &to)
-		if serr == nil && from == r.at && to < r.end-1 {
-			err = fmt.Errorf("%w: it has %d bytes, not %d", io.ErrUnexpectedEOF, to+1, r.end)
-		} else if serr != nil || from != r.at || to != r.end-1 {
-			err = fmt.Errorf("%w: the server sends %q instead of bytes %d-%d", errRefused, resp.Header.Get("Content-Range"), r.at, r.end-1)
-		}
+		return nil, fmt.Errorf("httpstore: %s: %w", public(r.url), err)
 	}
-	if err != nil {
-		resp.Body.Close() // it may be long
-		return fmt.Errorf("httpstore: %s: %w", public(r.url), err)
+	return resp, nil
+}
+
+// fromStart goes to the next byte in a response that has the whole file, if that
+// is what is wanted: what else comes with a part of it, nobody has asked for.
+func (r *rangeReader) fromStart(resp *http.Response) error {
+	switch {
+	case resp.ContentLength >= 0 && resp.ContentLength < r.end:
+		return fmt.Errorf("%w: it has no %d bytes", io.ErrUnexpectedEOF, r.end)
+	case resp.ContentLength != r.end || r.at > 0 && !r.whole:
+		return store.ErrNoParts
 	}
-	r.body = resp.Body
+	r.whole = true
+	if _, err := io.CopyN(io.Discard, resp.Body, r.at); err != nil {
+		return fmt.Errorf("%w: %w", store.ErrNetwork, err)
+	}
+	return nil
+}
+
+// checkPart compares a part with what was asked for.
+func (r *rangeReader) checkPart(resp *http.Response) error {
+	var from, to int64
+	got := resp.Header.Get("Content-Range")
+	_, err := fmt.Sscanf(got, "bytes %d-%d/", &from, &to)
+	switch {
+	case err == nil && from == r.at && to < r.end-1:
+		return fmt.Errorf("%w: it has %d bytes, not %d", io.ErrUnexpectedEOF, to+1, r.end)
+	case err != nil || from != r.at || to != r.end-1:
+		return fmt.Errorf("%w: the server sends %q instead of bytes %d-%d", errRefused, got, r.at, r.end-1)
+	}
 	return nil
 }
 

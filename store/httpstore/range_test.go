@@ -53,7 +53,7 @@ func TestOpenAt(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"whole", "other"} {
-		if _, err := d.OpenAt(t.Context(), path, 7, 5000); err == nil || errors.Is(err, store.ErrNetwork) {
+		if _, err := d.OpenAt(t.Context(), path, 7, 5000); err == nil || errors.Is(err, store.ErrNetwork) || (path == "whole") != errors.Is(err, store.ErrNoParts) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
@@ -61,6 +61,57 @@ func TestOpenAt(t *testing.T) {
 		t.Errorf("no file: %v", err)
 	}
 	srv.CloseClientConnections()
+}
+
+// Of a server without ranges, whatever it says of that, all of a file can be had,
+// and no part, and a cut costs what had arrived.
+func TestOpenAtWithoutRanges(t *testing.T) {
+	body := bytes.Repeat([]byte("0123456789"), 1000)
+	for _, code := range []int{http.StatusOK, http.StatusRequestedRangeNotSatisfiable, http.StatusNotImplemented} {
+		t.Run(http.StatusText(code), func(t *testing.T) {
+			cut := 1 // responses to be cut after 100 bytes
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("Range") != "" && code != http.StatusOK {
+					w.WriteHeader(code)
+					return
+				}
+				r.Header.Del("Range")
+				if cut > 0 {
+					cut--
+					w = &cutWriter{w, 100}
+				}
+				http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+			}))
+			defer srv.Close()
+			c := NewClient(Options{Retries: 2, RetryWait: time.Millisecond})
+			defer c.Close()
+			d, err := c.Dir(srv.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := d.OpenAt(t.Context(), "file", 0, int64(len(body)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, body) || cut != 0 {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+			if err := r.Close(); err != nil {
+				t.Error(err)
+			}
+			if _, err := d.OpenAt(t.Context(), "file", 0, 100); !errors.Is(err, store.ErrNoParts) {
+				t.Errorf("the beginning: %v", err)
+			}
+			_, err = d.OpenAt(t.Context(), "file", 100, 100)
+			if unsatisfiable := code == http.StatusRequestedRangeNotSatisfiable; !errors.Is(err, store.ErrNoParts) && !(unsatisfiable && errors.Is(err, io.ErrUnexpectedEOF)) {
+				t.Errorf("the middle: %v", err)
+			}
+			if _, err := d.OpenAt(t.Context(), "file", 0, int64(len(body))+1); !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Errorf("more than there is: %v", err)
+			}
+			srv.CloseClientConnections()
+		})
+	}
 }
 
 // cutWriter breaks the connection after some bytes.

@@ -17,7 +17,8 @@ import (
 // Copy writes the object at rawURL, of any size, to w while it arrives. A
 // connection that breaks is resumed where it broke, as often in a row as a
 // request is repeated, if the server says by an ETag or a time that the object
-// is still the same. Errors are those of [Client.Get], or w's.
+// is still the same; from a server without ranges what had come comes again.
+// Errors are those of [Client.Get], or w's.
 func (c *Client) Copy(ctx context.Context, rawURL string, w io.Writer) error {
 	u, err := parseURL(rawURL)
 	if err != nil {
@@ -97,16 +98,21 @@ func (d *download) attempt(ctx context.Context) error {
 		return failure(ctx, err)
 	}
 	defer drain(resp)
-	if resp.StatusCode != want {
+	again := d.done > 0 && resp.StatusCode == http.StatusOK && validator(resp.Header) == d.validator // it has no ranges
+	if resp.StatusCode != want && !again {
 		if d.done > 0 && resp.StatusCode == http.StatusOK {
-			return fmt.Errorf("%w: the object changed while it was read, or the server cannot resume", errRefused)
+			return fmt.Errorf("%w: the object changed while it was read", errRefused)
 		}
 		return &StatusError{URL: public(d.u), Code: resp.StatusCode}
 	}
 	if enc := resp.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
 		return fmt.Errorf("%w: the server sends it with encoding %q", errRefused, enc)
 	}
-	if d.done > 0 && !strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", d.done)) {
+	if again {
+		if _, err := io.CopyN(io.Discard, resp.Body, d.done); err != nil {
+			return brokenError{err}
+		}
+	} else if d.done > 0 && !strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", d.done)) {
 		return fmt.Errorf("%w: the server sends another range than was asked for", errRefused)
 	}
 	if d.done == 0 {

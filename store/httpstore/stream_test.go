@@ -44,6 +44,20 @@ func (l *limited) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// rangeless serves b as a whole, and breaks off the first answer.
+func rangeless(b []byte) http.Handler {
+	first := breaking(b, 300_000, false)
+	answered := false
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !answered {
+			answered = true
+			first.ServeHTTP(w, r)
+		}
+		r.Header.Del("Range")
+		breaking(b, 1<<40, false).ServeHTTP(w, r)
+	})
+}
+
 func TestCopy(t *testing.T) {
 	b := bytes.Repeat([]byte("0123456789"), 100_000)
 	for _, tt := range []struct {
@@ -55,6 +69,7 @@ func TestCopy(t *testing.T) {
 		{"whole", breaking(b, 1<<40, false), -1, nil},
 		{"breaks, no retries", breaking(b, 300_000, false), -1, store.ErrNetwork},
 		{"breaks, resumed", breaking(b, 300_000, false), 1, nil},
+		{"breaks, no ranges", rangeless(b), 1, nil},
 		{"breaks, changed", breaking(b, 300_000, true), 3, errors.New("any")},
 		{"not there", http.NotFoundHandler(), -1, store.ErrNotFound},
 	} {
