@@ -117,7 +117,7 @@ func records(r io.Reader, each func(entry) error) error {
 	var last fileKey
 	for i := 0; ; i++ {
 		err := readWhole(r, b[:])
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -151,7 +151,7 @@ func plain(b []byte) (all []byte, _ error) {
 			break
 		}
 		all = append(all, data...)
-		if next, peekErr := r.Peek(1); peekErr != nil || next[0] != 0x1f {
+		if next, _ := r.Peek(1); len(next) == 0 || next[0] != 0x1f {
 			return all, nil
 		}
 		err = z.Reset(r)
