@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -88,14 +87,18 @@ func (a *app) serverTLS(o *serveOptions) (*tls.Config, error) {
 		},
 	}
 	if o.clientCA != "" {
-		pem, err := os.ReadFile(o.clientCA)
+		config.ClientAuth = tls.RequireAndVerifyClientCert
+		// A session that is resumed is verified by the authorities of then, too.
+		current, err := newReloaded(a.logger(), func() (*tls.Config, error) {
+			with := config.Clone()
+			var err error
+			with.ClientCAs, err = readAuthorities(o.clientCA)
+			return with, err
+		}, o.clientCA)
 		if err != nil {
 			return nil, err
 		}
-		config.ClientCAs, config.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
-		if !config.ClientCAs.AppendCertsFromPEM(pem) {
-			return nil, usageError{fmt.Errorf("%s has no certificate", o.clientCA)}
-		}
+		config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return current.get(), nil }
 	}
 	return config, nil
 }

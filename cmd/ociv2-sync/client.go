@@ -136,14 +136,11 @@ func (a *app) clientTLS() (*tls.Config, error) {
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if f.caFile != "" {
-		pem, err := os.ReadFile(f.caFile)
+		authorities, err := readAuthorities(f.caFile)
 		if err != nil {
 			return nil, err
 		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, usageError{fmt.Errorf("%s has no certificate", f.caFile)}
-		}
+		config.RootCAs = authorities
 	}
 	if f.cert != "" {
 		key := f.key
@@ -157,4 +154,17 @@ func (a *app) clientTLS() (*tls.Config, error) {
 		config.Certificates = []tls.Certificate{pair}
 	}
 	return config, nil
+}
+
+// readAuthorities reads a file of certificates that are to be trusted.
+func readAuthorities(path string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, usageError{fmt.Errorf("%s has no certificate", path)}
+	}
+	return pool, nil
 }

@@ -53,10 +53,10 @@ answered are, at most 10 seconds later, with exit code 0, or 1 if it cut some of
   /metrics  for Prometheus: requests by status, bytes, time, hits and misses
 
 /metrics asks for a token or a password as files do; the others do not. Certificate,
-tokens and users are read again when their files change; if these make no sense then,
-what they said before holds. Each line of --access-log, up to a second late, is a JSON
-object: time, remote, method, path, status, bytes of the body, took (nanoseconds), and
-cache: hit, miss or stale, of a proxy.
+clients' authorities, tokens and users are read again when their files change; if these
+make no sense then, what they said before holds. Each line of --access-log, up to a
+second late, is a JSON object: time, remote, method, path, status, bytes of the body,
+took (nanoseconds), and cache: hit, miss or stale, of a proxy.
 
 Chunks are served as they are stored, and uncompressed to who asks for that, as
 desync can. With --write it takes chunks too, by PUT, from those who are let in:

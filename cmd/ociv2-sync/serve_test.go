@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -188,24 +187,7 @@ func TestClientCertificates(t *testing.T) {
 	config, err := new(app).serverTLS(&serveOptions{tlsCert: own.CertFile, tlsKey: own.KeyFile, clientCA: client.CertFile})
 	must(t, err)
 	s := serveWith(t, http.NotFoundHandler(), config, defaultLimits())
-	roots := x509.NewCertPool()
-	text, err := os.ReadFile(own.CertFile)
-	must(t, err)
-	roots.AppendCertsFromPEM(text)
-	get := func(certs ...*testutil.Certificate) error {
-		conf := &tls.Config{RootCAs: roots}
-		for _, c := range certs {
-			pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
-			must(t, err)
-			conf.Certificates = append(conf.Certificates, pair)
-		}
-		tr := &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true}
-		resp, err := (&http.Client{Transport: tr}).Get("https://" + s.addr + "/x")
-		if err != nil {
-			return err
-		}
-		return resp.Body.Close()
-	}
+	get := func(certs ...*testutil.Certificate) error { return s.visitor(t, own, certs...)() }
 	if err := get(client); err != nil {
 		t.Errorf("the right certificate: %v", err)
 	}
@@ -219,6 +201,90 @@ func TestClientCertificates(t *testing.T) {
 		if _, err := new(app).serverTLS(&o); exitCode(err) != exitUsage {
 			t.Errorf("%+v: %v", o, err)
 		}
+	}
+}
+
+// visitor returns what makes a request with the certificates given, in a new connection
+// that resumes the session of the one before where the server lets it.
+func (s *served) visitor(t *testing.T, server *testutil.Certificate, certs ...*testutil.Certificate) func() error {
+	t.Helper()
+	roots, err := readAuthorities(server.CertFile)
+	must(t, err)
+	conf := &tls.Config{RootCAs: roots, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+	for _, c := range certs {
+		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		must(t, err)
+		conf.Certificates = append(conf.Certificates, pair)
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true}}
+	return func() error {
+		resp, err := client.Get("https://" + s.addr + "/x")
+		if err != nil {
+			return err
+		}
+		return resp.Body.Close()
+	}
+}
+
+// lines are what is written, a line at a time.
+type lines chan string
+
+func (l lines) Write(p []byte) (int, error) {
+	l <- string(p)
+	return len(p), nil
+}
+
+// The authorities of clients may be replaced while the server runs: who came in by the
+// old ones does not any more, by a session of then neither. A file without any changes
+// nothing, and is in the log.
+func TestClientAuthoritiesReload(t *testing.T) {
+	t.Parallel()
+	own, before, after := testutil.NewCertificate(t), testutil.NewCertificate(t), testutil.NewCertificate(t)
+	path := filepath.Join(t.TempDir(), "authorities")
+	written := time.Unix(1e9, 0)
+	write := func(text []byte) {
+		t.Helper()
+		written = written.Add(time.Second)
+		must(t, os.WriteFile(path+".new", text, 0o600))
+		must(t, os.Chtimes(path+".new", written, written))
+		must(t, os.Rename(path+".new", path))
+	}
+	pem := func(c *testutil.Certificate) []byte {
+		t.Helper()
+		text, err := os.ReadFile(c.CertFile)
+		must(t, err)
+		return text
+	}
+	write(pem(before))
+	log := make(lines, 10)
+	config, err := (&app{stderr: log}).serverTLS(&serveOptions{tlsCert: own.CertFile, tlsKey: own.KeyFile, clientCA: path})
+	must(t, err)
+	s := serveWith(t, http.NotFoundHandler(), config, defaultLimits())
+	old, young := s.visitor(t, own, before), s.visitor(t, own, after)
+	for range 2 {
+		must(t, old())
+	}
+	if young() == nil {
+		t.Error("a certificate of another authority is good enough")
+	}
+	write(pem(after))
+	for young() != nil {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if old() == nil {
+		t.Error("who came in by the authorities of before still does")
+	}
+	write([]byte("damaged"))
+	for len(log) == 0 {
+		must(t, young())
+		time.Sleep(50 * time.Millisecond)
+	}
+	if line := <-log; !strings.Contains(line, "level=ERROR") || !strings.Contains(line, path) {
+		t.Errorf("the log says %q", line)
+	}
+	must(t, young())
+	if old() == nil {
+		t.Error("a damaged file lets others in")
 	}
 }
 
