@@ -54,7 +54,7 @@ type Archive struct {
 	log   *slog.Logger
 
 	mu     sync.Mutex
-	spool  *spool            // nil until there is something to keep
+	spool  *spool            // of what was found and does not; no file until there is something to keep
 	places map[string]inside // of what was found and lies in a file as it is
 }
 
@@ -108,7 +108,7 @@ func newArchive(name string, files []string, opts ArchiveOptions) *Archive {
 	if opts.Memory == nil {
 		opts.Memory = noMemory{}
 	}
-	return &Archive{name: name, files: files, opts: opts, log: log, places: make(map[string]inside)}
+	return &Archive{name: name, files: files, opts: opts, log: log, spool: newSpool(), places: make(map[string]inside)}
 }
 
 func (a *Archive) String() string { return a.name }
@@ -117,12 +117,26 @@ func (a *Archive) String() string { return a.name }
 func (a *Archive) Close() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.spool == nil {
-		return nil
-	}
 	err := a.spool.close()
-	a.spool = nil
+	a.spool = newSpool()
 	return err
+}
+
+// Spooled returns how many bytes of what was found in the archive so far lie in no
+// file as they are: what waits in SpoolDir until Close, or would. kept are those
+// that are there already.
+func (a *Archive) Spooled() (bytes, kept int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.spool.sums()
+}
+
+// Leave says how many bytes of SpoolDir's filesystem must stay free. What does not
+// fit beside them is found and counted as the rest, but not kept: Open then fails.
+func (a *Archive) Leave(bytes int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.spool.leave = bytes
 }
 
 // Open implements [Seed].
@@ -132,10 +146,7 @@ func (a *Archive) Open(_ context.Context, path string) (io.ReadCloser, error) {
 	if in, ok := a.places[path]; ok {
 		return in.open()
 	}
-	if a.spool == nil {
-		return nil, fmt.Errorf("seed: %s: nothing of it was kept: %w", a.name, fs.ErrNotExist)
-	}
-	r, ok := a.spool.open(path)
+	r, ok := a.spool.content(path)
 	if !ok {
 		return nil, fmt.Errorf("seed: %s: %s was not kept: %w", a.name, path, fs.ErrNotExist)
 	}
@@ -218,7 +229,7 @@ func (a *Archive) take(path string, members []member, want *Wanted, found func(D
 		at := m.path(path)
 		if m.plain() {
 			a.place(at, m.inside(path))
-		} else {
+		} else if !a.spool.note(at, m.size) {
 			only[at] = m.digest
 		}
 		found(m.digest, at)
@@ -275,8 +286,8 @@ func (a *Archive) run(ctx context.Context, jobs []func(context.Context) error) e
 	if a.opts.SpoolDir != "" {
 		a.mu.Lock()
 		var err error
-		if a.spool == nil {
-			a.spool, err = newSpool(a.opts.SpoolDir)
+		if a.spool.f == nil {
+			err = a.spool.open(a.opts.SpoolDir)
 		}
 		a.mu.Unlock()
 		if err != nil {

@@ -156,6 +156,39 @@ func TestArchiveWithoutSpool(t *testing.T) {
 	}
 }
 
+// What there is no space for is found and counted, as in a plan, and not kept.
+func TestArchiveLeavesSpace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "archive")
+	if err := os.WriteFile(path, []byte(gzipOf(t, tarOf(t, "a", "content one", "b", large, "c", "unwanted"))), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	size := int64(len(large) + len("content one"))
+	for name, leave := range map[string]int64{"none": 1 << 60, "all": 0, "plan": 0} {
+		dir := t.TempDir()
+		if name == "plan" {
+			dir = ""
+		}
+		a := archiveAt(t, path, dir)
+		a.Leave(leave)
+		var got map[string]string
+		for range 2 { // the second time, for what is there already
+			if got = find(t, a, large, "content one"); len(got) != 2 {
+				t.Errorf("%s: found %d contents, want 2", name, len(got))
+			}
+		}
+		want := int64(0)
+		if name == "all" {
+			want = size
+		}
+		if found, kept := a.Spooled(); found != size || kept != want {
+			t.Errorf("%s: %d bytes, %d of them kept, want %d, %d", name, found, kept, size, want)
+		}
+		if _, err := a.Open(t.Context(), got[large]); (err == nil) != (want > 0) {
+			t.Errorf("%s: opened: %v", name, err)
+		}
+	}
+}
+
 func TestLayoutOffersEveryLayer(t *testing.T) {
 	dir := t.TempDir()
 	for i, s := range []string{
@@ -210,8 +243,8 @@ func TestOpenArchiveRefusesOthers(t *testing.T) {
 }
 
 func TestSpoolGivesBackWhatIsNotWanted(t *testing.T) {
-	s, err := newSpool(t.TempDir())
-	if err != nil {
+	s := newSpool()
+	if err := s.open(t.TempDir()); err != nil {
 		t.Fatal(err)
 	}
 	defer s.close()

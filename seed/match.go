@@ -110,6 +110,10 @@ func (s *Search) content(d Digest) *Content {
 // Reads reports whether Find has files to read.
 func (s *Search) Reads() bool { return s.blind || len(s.sizes) > 0 }
 
+// Known returns the plan as far as it is known: what is read yet may add sources to its contents.
+// Nothing may be done with it while Find runs.
+func (s *Search) Known() *Plan { return s.plan }
+
 // Certain returns a plan of contents that are missing whatever Find finds, for
 // Cover and Recut, so that their chunks can be fetched while seeds are read.
 // The plan that Find returns has all these chunks: a content whose chunks can

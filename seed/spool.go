@@ -18,46 +18,79 @@ var errSpool = errors.New("seed: temporary file")
 // bytes: small ones are written only when they are known to be wanted.
 const spoolBuffer = 1 << 20
 
-// spool keeps contents in a file without a name. A nil spool keeps none. It is
-// safe for concurrent use.
+// spool keeps contents in a file without a name, or only counts them where it has
+// none. A nil spool does neither. It is safe for concurrent use.
 type spool struct {
-	f  *os.File
-	mu sync.Mutex
-	// end is where the next content goes, at where each is.
+	f *os.File // nil where nothing is kept
+	// leave is how much of the filesystem stays free.
+	leave int64
+	mu    sync.Mutex
+	// end is where the next content goes, at where each is: those as well that
+	// are not kept, or not yet.
 	end int64
 	at  map[string]extent
+	// found are the bytes of all contents in at, kept of those in the file.
+	found, kept int64
 }
 
+// extent is where a content is; off is notKept if the file does not have it.
 type extent struct{ off, size int64 }
 
-func newSpool(dir string) (*spool, error) {
+const notKept = -1
+
+func newSpool() *spool { return &spool{at: make(map[string]extent)} }
+
+// open makes the file.
+func (s *spool) open(dir string) error {
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err == nil {
-		return &spool{f: os.NewFile(uintptr(fd), dir+"/(contents of seeds)"), at: make(map[string]extent)}, nil
+		s.f = os.NewFile(uintptr(fd), dir+"/(contents of seeds)")
+		return nil
 	}
 	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) {
-		return nil, fmt.Errorf("%w in %s: %w", errSpool, dir, err)
+		return fmt.Errorf("%w in %s: %w", errSpool, dir, err)
 	}
 	f, err := os.CreateTemp(dir, ".ociv2-sync-seed-*")
 	if err == nil {
 		err = os.Remove(f.Name())
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errSpool, err)
+		return fmt.Errorf("%w: %w", errSpool, err)
 	}
-	return &spool{f: f, at: make(map[string]extent)}, nil
+	s.f = f
+	return nil
 }
 
-func (s *spool) close() error { return s.f.Close() }
+// close frees the contents.
+func (s *spool) close() error {
+	if s.f == nil {
+		return nil
+	}
+	return s.f.Close()
+}
+
+// note counts a content that is going to be kept, where contents are, and reports
+// whether it is already.
+func (s *spool) note(path string, size int64) (kept bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.at[path]
+	if !ok {
+		e = extent{notKept, size}
+		s.at[path] = e
+		s.found += size
+	}
+	return e.off != notKept
+}
 
 // take reads a content and returns its digest. keep is then called once: with
 // the path that the content is to be found by, or with "" if it is not wanted.
-// buf is the caller's, and used until then.
+// buf is the caller's, and used until then. What there is no space for is not kept.
 func (s *spool) take(r io.Reader, size int64, buf []byte) (d Digest, keep func(path string) error, err error) {
 	h := sha256.New()
-	var off, n int64
-	reserved := s != nil && size > int64(len(buf))
-	if reserved {
+	off, n := int64(notKept), int64(0)
+	early := s != nil && size > int64(len(buf))
+	if early {
 		off = s.reserve(size)
 	}
 	var last []byte
@@ -70,8 +103,8 @@ func (s *spool) take(r io.Reader, size int64, buf []byte) (d Digest, keep func(p
 			return d, nil, err
 		}
 		h.Write(last)
-		if reserved {
-			if err := s.write(last, off+n); err != nil {
+		if early {
+			if off, err = s.write(last, off, n, size); err != nil {
 				return d, nil, err
 			}
 		}
@@ -82,32 +115,53 @@ func (s *spool) take(r io.Reader, size int64, buf []byte) (d Digest, keep func(p
 		switch {
 		case s == nil:
 			return nil
-		case path == "":
-			if reserved {
-				s.release(off, size)
-			}
+		case path == "" || s.note(path, size):
+			s.release(off, size)
 			return nil
-		case !reserved:
-			off = s.reserve(size)
-			if err := s.write(last, off); err != nil {
+		case !early:
+			if off, err = s.write(last, s.reserve(size), 0, size); err != nil {
 				return err
 			}
+		}
+		if off == notKept {
+			return nil
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.at[path] = extent{off, size}
+		s.kept += size
 		return nil
 	}, nil
 }
 
-func (s *spool) write(b []byte, off int64) error {
-	if _, err := s.f.WriteAt(b, off); err != nil {
-		return fmt.Errorf("%w: %w", errSpool, err)
+// write writes b at n of the content at off, and returns where that is now: if
+// there is no space for it, nowhere.
+func (s *spool) write(b []byte, off, n, size int64) (int64, error) {
+	if off == notKept {
+		return off, nil
 	}
-	return nil
+	_, err := s.f.WriteAt(b, off+n)
+	switch {
+	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
+		s.release(off, size)
+		return notKept, nil
+	case err != nil:
+		return off, fmt.Errorf("%w: %w", errSpool, err)
+	}
+	return off, nil
 }
 
+// reserve returns a place for size bytes: notKept if nothing is kept or there is
+// no space for them.
 func (s *spool) reserve(size int64) int64 {
+	if s.f == nil {
+		return notKept
+	}
+	var st unix.Statfs_t
+	err := unix.Fstatfs(int(s.f.Fd()), &st)
+	if err == nil && int64(min(st.Bavail, 1<<62/uint64(st.Bsize)))*st.Bsize-s.leave < size {
+		return notKept
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	off := s.end
@@ -118,6 +172,9 @@ func (s *spool) reserve(size int64) int64 {
 // release gives the space of a content back. Where the filesystem cannot make
 // a hole, it is lost until the spool is closed.
 func (s *spool) release(off, size int64) {
+	if off == notKept {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.end == off+size {
@@ -127,9 +184,17 @@ func (s *spool) release(off, size int64) {
 	_ = unix.Fallocate(int(s.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, size)
 }
 
-func (s *spool) open(path string) (io.Reader, bool) {
+// content returns a content that is kept.
+func (s *spool) content(path string) (io.Reader, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e, ok := s.at[path]
-	return io.NewSectionReader(s.f, e.off, e.size), ok
+	return io.NewSectionReader(s.f, e.off, e.size), ok && e.off != notKept
+}
+
+// sums returns the bytes of all contents that were found, and of those that are kept.
+func (s *spool) sums() (found, kept int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.found, s.kept
 }

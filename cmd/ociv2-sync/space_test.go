@@ -1,6 +1,8 @@
 package main
 
 import (
+	"compress/gzip"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -98,6 +100,67 @@ func TestPullNeedsSpace(t *testing.T) {
 		d := &device{t: t, root: filepath.Join(disk, "root")}
 		d.fails(exitSpace, []string{"no space left on device"}, "pull", "-q", p.ref(1))
 	})
+}
+
+// TestSeedNeedsSpace pulls with a compressed archive as the seed, whose contents wait in
+// the root: a plan counts them, and a disk that cannot hold them is seen in time.
+func TestSeedNeedsSpace(t *testing.T) {
+	p := publish(t)
+	tr, url := setTrap(t, p.repo)
+	dir := t.TempDir()
+	archive := filepath.Join(dir, "seed.tar.gz")
+	other := newDevice(t)
+	other.must("pull", p.ref(1), "docker-archive:"+filepath.Join(dir, "seed.tar")+":app:1")
+	plain := other.plan("--seed", filepath.Join(dir, "seed.tar"), url+"/app:2")
+	zipped, err := os.Create(archive)
+	must(t, err)
+	w := value(gzip.NewWriterLevel(zipped, gzip.BestSpeed))
+	_, err = w.Write(value(os.ReadFile(filepath.Join(dir, "seed.tar"))))
+	must(t, errors.Join(err, w.Close(), zipped.Close()))
+
+	for _, dest := range []string{"", "rootfs:"} {
+		for _, known := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s known %t", dest, known), func(t *testing.T) {
+				disk := smallDisk(t, "size=60m")
+				d := &device{t: t, root: filepath.Join(disk, "root")}
+				// There is no root that could remember what a plan reads.
+				args := []string{"--link=copy", "--seed", archive, url + "/app:2"}
+				made := d.path("app:2")
+				if dest != "" {
+					made = filepath.Join(disk, "dest")
+					args = append(args, dest+made)
+				}
+				need := d.plan(args...)
+				if extra := need.Disk - plain.Disk; extra < 1<<20 {
+					t.Fatalf("%d bytes on the disk, with a plain archive %d", need.Disk, plain.Disk)
+				}
+				if !known {
+					d.must("seed", "index", t.TempDir()) // makes the root
+				} else {
+					d.must("seed", "index", archive)
+					if again := d.plan(args...); again.Disk != need.Disk {
+						t.Errorf("%d bytes on the disk, before it was known %d", again.Disk, need.Disk)
+					}
+				}
+				check := unchanged(t, append(d.state(), filepath.Join(disk, "dest"))...)
+				filler := fill(t, disk, (plain.Disk+need.Disk)/2)
+				asked := tr.n
+				d.fails(exitSpace, []string{"not enough space", "bytes free", disk}, append([]string{"pull", "-q"}, args...)...)
+				if tr.n > asked {
+					t.Errorf("%d chunks were asked for before it was known that there is no space", tr.n-asked)
+				}
+				must(t, os.Remove(filler))
+				check()
+
+				fill(t, disk, need.Disk+1<<16)
+				got := d.pull(args...)
+				if got.Bytes != need.Total.WireBytes {
+					t.Errorf("%d bytes were fetched, the plan says %d", got.Bytes, need.Total.WireBytes)
+				}
+				testutil.CompareTrees(t, p.releases[1], must1(filepath.EvalSymlinks(made)))
+			})
+		}
+	}
 }
 
 // TestPushNeedsSpace fills the disks of a repository, of the place where

@@ -334,8 +334,8 @@ func (p *Prepared) settleChain() {
 	p.links = slices.DeleteFunc(p.links, func(l *link) bool { return len(l.need) == 0 })
 }
 
-// spooled returns how many bytes the links' contents take until the pull is done.
-func (p *Prepared) spooled() (n int64) {
+// made returns how many bytes the links' contents take until the pull is done.
+func (p *Prepared) made() (n int64) {
 	for _, l := range p.links {
 		for d := range l.need {
 			n += l.table[l.file.head.Records[l.record[d]].Target].Size

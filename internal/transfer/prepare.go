@@ -109,26 +109,30 @@ type Prepared struct {
 	// Disk is the space that the pull needs at its peak, in bytes, at most: what it shares
 	// with what is there is left out as far as that is known.
 	Disk int64
+	// inRoot is what of Disk waits in the root, wherever the image goes; held is there
+	// already.
+	inRoot, held int64
 	// LayerSize is about what the layer of the image that is to be made has,
 	// uncompressed, in bytes; 0 if none is.
 	LayerSize int64
 
-	opts    PullOptions
-	files   countingFiles
-	traffic *registry.Traffic // with the registry that the image is in; nil for none
-	place   string            // of the repository, where it is not that of Image.Ref
-	closers []io.Closer
-	tree    *repo.Tree
-	space   *seed.Space  // nil until the chunks are needed
-	spans   *repo.Spans  // that space is a sketch of; nil where all of it is known
-	heads   []*deltaFile // deltas whose heads were read
-	delta   *deltaFile   // that of the plan; nil for none
-	links   []*link      // deltas that are applied before it
-	spoiled error        // why one was of no use
-	noParts bool         // the server sends no parts of files
-	cache   *local.Store
-	store   store.Store       // nil until it is opened
-	early   map[chunk.ID]bool // chunks that were fetched while seeds were read
+	opts     PullOptions
+	files    countingFiles
+	traffic  *registry.Traffic // with the registry that the image is in; nil for none
+	place    string            // of the repository, where it is not that of Image.Ref
+	closers  []io.Closer
+	tree     *repo.Tree
+	space    *seed.Space     // nil until the chunks are needed
+	spans    *repo.Spans     // that space is a sketch of; nil where all of it is known
+	heads    []*deltaFile    // deltas whose heads were read
+	delta    *deltaFile      // that of the plan; nil for none
+	links    []*link         // deltas that are applied before it
+	spoiled  error           // why one was of no use
+	noParts  bool            // the server sends no parts of files
+	archived []*seed.Archive // seeds
+	cache    *local.Store
+	store    store.Store       // nil until it is opened
+	early    map[chunk.ID]bool // chunks that were fetched while seeds were read
 }
 
 // Close frees what the pull needs.
@@ -223,7 +227,7 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 	if opts.Dest.Kind != "" && !opts.Dest.tree() {
 		p.LayerSize = layerSize(p.tree.TOC.Nodes)
 	}
-	p.Disk = p.footprint(ctx) + p.wire() + p.spooled()
+	p.measure(p.footprint(ctx))
 	p.tree.Layout = nil // assemble makes it again if a seed changes
 	return p, nil
 }
@@ -331,21 +335,30 @@ func (p *Prepared) match(ctx context.Context, seeds seedOpener, pull bool) (err 
 	if err != nil {
 		return err
 	}
+	p.Plan, p.archived = search.Known(), seeds.archived
 	find := func(ctx context.Context) (err error) {
 		p.Plan, err = search.Find(ctx)
+		return err
+	}
+	if !pull || !search.Reads() {
+		return find(ctx)
+	}
+	least := p.least(ctx)
+	if err := p.leaveSpace(least); err != nil {
 		return err
 	}
 	// A budget is for the whole plan, which is not known yet.
 	// Where there are deltas, what is missing may cost less than its chunks.
 	deltas := p.opts.Deltas != DeltaNever && len(p.Image.Deltas)+len(p.Image.Links) > 0
-	if !pull || deltas || p.opts.MaxBytes >= 0 || p.opts.Offline || !search.Reads() {
+	if deltas || p.opts.MaxBytes >= 0 || p.opts.Offline {
 		return find(ctx)
 	}
-	return p.fetchBeside(ctx, search.Certain(p.tree.TOC.Nodes, p.tree.Layout), find)
+	return p.fetchBeside(ctx, search.Certain(p.tree.TOC.Nodes, p.tree.Layout), least, find)
 }
 
-// fetchBeside fetches the chunks of an early plan while find reads seeds.
-func (p *Prepared) fetchBeside(ctx context.Context, early *seed.Plan, find func(context.Context) error) error {
+// fetchBeside fetches the chunks of an early plan while find reads seeds. The image
+// takes least bytes of the disk, at least.
+func (p *Prepared) fetchBeside(ctx context.Context, early *seed.Plan, least int64, find func(context.Context) error) error {
 	// What is little now may be much when the plan is complete. Then the whole
 	// index is needed, and no parts of it beside.
 	if len(early.Missing) == 0 || p.few(early) {
@@ -361,7 +374,7 @@ func (p *Prepared) fetchBeside(ctx context.Context, early *seed.Plan, find func(
 	}
 	early.Sure(space)
 	p.Plan = early // for the check, which must precede the first chunk
-	p.Disk = p.footprint(ctx) + p.wire()
+	p.measure(least)
 	if err := p.Check(); err != nil {
 		return err
 	}
@@ -442,14 +455,7 @@ func (p *Prepared) Check() error {
 	if p.Present {
 		return nil
 	}
-	dest, need := p.destDir(), p.Disk
-	if p.opts.Dest.tree() && !sameFilesystem(dest, p.opts.Root) {
-		if err := checkSpace(p.opts.Root, p.wire()); err != nil {
-			return err
-		}
-		need -= p.wire()
-	}
-	return checkSpace(dest, need)
+	return p.checkDisk()
 }
 
 // Total returns the number of bytes that the pull transfers in all, those of

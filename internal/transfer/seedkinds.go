@@ -259,7 +259,7 @@ func (o *seedOpener) keep(s seed.Seed, err error) error {
 
 func (o *seedOpener) add(a *seed.Archive, err error) error {
 	if err == nil {
-		o.seeds, o.closers = append(o.seeds, a), append(o.closers, a)
+		o.seeds, o.closers, o.archived = append(o.seeds, a), append(o.closers, a), append(o.archived, a)
 	}
 	return err
 }

@@ -81,8 +81,9 @@ type seedOpener struct {
 	// nothing is copied.
 	spool string
 
-	seeds   []seed.Seed
-	closers []io.Closer // of what was opened, also after an error
+	seeds    []seed.Seed
+	archived []*seed.Archive // those of seeds that are archives
+	closers  []io.Closer     // of what was opened, also after an error
 }
 
 // open opens the trees of the root, which cost no reading, and after them the

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ociv2-sync/ociv2-sync/seed"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
@@ -31,6 +32,76 @@ func (p *Prepared) footprint(ctx context.Context) int64 {
 		sum -= p.shared(ctx)
 	}
 	return sum
+}
+
+// least returns what the image will take on the disk at least, whatever is found in
+// seeds that have not been read yet.
+func (p *Prepared) least(ctx context.Context) int64 {
+	if p.opts.updates() || p.sharesBlocks() {
+		return 0
+	}
+	return p.footprint(ctx)
+}
+
+// measure says what the pull takes on the disk at its peak, as far as the plan is
+// known, if the image takes the given number of bytes.
+func (p *Prepared) measure(image int64) {
+	p.inRoot, p.held = p.spooled()
+	p.inRoot += p.made() + p.wire()
+	for i := range p.Plan.Chunks {
+		c := &p.Plan.Chunks[i]
+		if c.Origin == seed.Fetched || c.Origin == seed.Early {
+			p.inRoot += blocks(c.Stored) - c.Stored
+		}
+		if c.Origin == seed.Early {
+			p.held += blocks(c.Stored)
+		}
+	}
+	p.Disk = image + p.inRoot
+}
+
+// spooled returns how many bytes of contents of archives wait in the root to be
+// copied, or will, and how many of them are there now.
+func (p *Prepared) spooled() (found, kept int64) {
+	for _, a := range p.archived {
+		f, k := a.Spooled()
+		found, kept = found+blocks(f), kept+k
+	}
+	return found, kept
+}
+
+// leaveSpace refuses a pull that the disk cannot hold by what is known before seeds
+// are read: from then on contents of archives wait in the root. While they are
+// read, the image, which takes least, is left its space.
+func (p *Prepared) leaveSpace(least int64) error {
+	p.inRoot, p.held = p.spooled()
+	p.Disk = least + p.inRoot
+	if err := p.checkDisk(); err != nil {
+		return err
+	}
+	if p.apart() {
+		least = 0
+	}
+	for _, a := range p.archived {
+		a.Leave(least)
+	}
+	return nil
+}
+
+// apart reports whether the image goes to another filesystem than the root's.
+func (p *Prepared) apart() bool {
+	return p.opts.Dest.tree() && !sameFilesystem(p.opts.Dest.Path, p.opts.Root)
+}
+
+// checkDisk fails with ErrSpace if the disk cannot hold what was measured.
+func (p *Prepared) checkDisk() error {
+	if !p.apart() {
+		return checkSpace(p.destDir(), p.Disk, p.held)
+	}
+	if err := checkSpace(p.opts.Root, p.inRoot, p.held); err != nil {
+		return err
+	}
+	return checkSpace(p.destDir(), p.Disk-p.inRoot, 0)
 }
 
 // treeSpace returns what the files and directories of a tree take on a disk
@@ -76,12 +147,14 @@ func contentSize(nodes []toc.Node) int64 {
 }
 
 // checkSpace fails with ErrSpace if the filesystem that holds dir, or the
-// nearest directory above it that exists, has less than need bytes for us.
-func checkSpace(dir string, need int64) error {
+// nearest directory above it that exists, has less than need bytes for us. kept
+// are those of need that it holds already.
+func checkSpace(dir string, need, kept int64) error {
 	free, err := freeSpace(dir)
 	if err != nil {
 		return err
 	}
+	free += kept
 	if free < need {
 		return fmt.Errorf("transfer: %w: %s has %d bytes free, the image needs %d", ErrSpace, dir, free, need)
 	}

@@ -238,8 +238,8 @@ func TestPrepareChangesNothing(t *testing.T) {
 func TestCheckSpace(t *testing.T) {
 	dir := t.TempDir()
 	absent := filepath.Join(dir, "not", "there", "yet")
-	must(t, checkSpace(absent, 1))
-	if err := checkSpace(absent, 1<<62+1); !errors.Is(err, ErrSpace) {
+	must(t, checkSpace(absent, 1, 0))
+	if err := checkSpace(absent, 1<<62+1, 0); !errors.Is(err, ErrSpace) {
 		t.Errorf("error %v, want ErrSpace", err)
 	}
 	if _, err := freeSpace(filepath.Join(dir, "x\x00y")); err == nil {
