@@ -56,6 +56,7 @@ type Archive struct {
 	mu     sync.Mutex
 	spool  *spool            // of what was found and does not; no file until there is something to keep
 	places map[string]inside // of what was found and lies in a file as it is
+	unread map[string]bool   // files of which the rest was passed over
 }
 
 // OpenArchive returns the archive at path as a seed; ErrUnknown if it does not
@@ -108,7 +109,7 @@ func newArchive(name string, files []string, opts ArchiveOptions) *Archive {
 	if opts.Memory == nil {
 		opts.Memory = noMemory{}
 	}
-	return &Archive{name: name, files: files, opts: opts, log: log, spool: newSpool(), places: make(map[string]inside)}
+	return &Archive{name: name, files: files, opts: opts, log: log, spool: newSpool(), places: make(map[string]inside), unread: make(map[string]bool)}
 }
 
 func (a *Archive) String() string { return a.name }
@@ -129,6 +130,14 @@ func (a *Archive) Spooled() (bytes, kept int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.spool.sums()
+}
+
+// Unread returns of how many archives the rest was passed over so far, because
+// they are truncated, damaged, or cannot be read: nobody knows what was in it.
+func (a *Archive) Unread() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.unread)
 }
 
 // Leave says how many bytes of SpoolDir's filesystem must stay free. What does not
@@ -326,6 +335,9 @@ func (a *Archive) read(ctx context.Context, scan Scan, path string, want *Wanted
 
 // pass logs an archive that is of no further use.
 func (a *Archive) pass(path string, err error) {
+	a.mu.Lock()
+	a.unread[path] = true
+	a.mu.Unlock()
 	a.log.Warn("rest of a seed archive passed over", "seed", a.name, "file", path, "reason", err)
 }
 

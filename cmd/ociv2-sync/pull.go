@@ -349,6 +349,7 @@ func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 		ByDelta    int    `json:"contentsFromDelta"`
 		Lost       int    `json:"contentsLostBySeeds"`
 		Why        losses `json:"lostBecause,omitempty"`
+		Unread     int    `json:"seedArchivesCutShort,omitempty"`
 		Linked     int    `json:"filesShared,omitempty"`
 		Kept       int    `json:"filesInPlace,omitempty"`
 		Changed    int    `json:"nodesChanged,omitempty"`
@@ -359,7 +360,7 @@ func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 		Sent       int64  `json:"bytesToRegistry,omitempty"`
 		Omitted    int    `json:"filesLeftOut,omitempty"`
 	}
-	r := result{Reference: ref.String(), Digest: p.Digest.String(), Path: p.Path, Present: p.Present, Bytes: p.Bytes, Requests: p.Requests}
+	r := result{Reference: ref.String(), Digest: p.Digest.String(), Path: p.Path, Present: p.Present, Bytes: p.Bytes, Requests: p.Requests, Unread: p.Unread}
 	if s := p.Stats; s != nil {
 		r.Copied, r.ByDelta, r.Why, r.Unrestored = s.Copied, s.Made, s.Lost, len(s.Unrestored)
 		for _, n := range s.Lost {
@@ -375,6 +376,9 @@ func (a *app) printPulled(ref repo.Ref, p *transfer.Pulled) error {
 	return a.print(r, func(w io.Writer) {
 		if r.Lost > 0 {
 			fmt.Fprintf(w, "%s not what seeds or the delta said, and fetched: %s\n", count(int64(r.Lost), "piece"), r.Why)
+		}
+		if r.Unread > 0 {
+			fmt.Fprintf(w, "%s not read to the end: truncated, damaged or unreadable\n", count(int64(r.Unread), "archive"))
 		}
 		fmt.Fprintf(w, "pulled %s\ndigest %s\n", r.Reference, r.Digest)
 		if r.Present {

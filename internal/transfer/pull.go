@@ -29,6 +29,9 @@ type Pulled struct {
 	Present bool
 	// Bytes and Requests count everything that was fetched.
 	Bytes, Requests int64
+	// Unread counts the archives among the seeds of which the rest was passed over,
+	// because they are truncated, damaged, or cannot be read.
+	Unread int
 	// Stats says what was built; nil if nothing was.
 	Stats *assemble.Stats
 	// Written says what image was made, nil if none.
@@ -107,6 +110,9 @@ func Pull(ctx context.Context, ref repo.Ref, opts PullOptions, announce func(*Pr
 func (p *Prepared) fetched(out *Pulled) {
 	p.count() // the delta, and the index if a seed changed, have come since
 	out.Bytes, out.Requests = p.MetaBytes, p.MetaRequests
+	for _, a := range p.archived {
+		out.Unread += a.Unread()
+	}
 	if out.Stats != nil && !p.Layers {
 		out.Bytes += out.Stats.FetchedBytes
 		out.Requests += int64(out.Stats.Fetched)
