@@ -2,7 +2,6 @@ package delta
 
 import (
 	"cmp"
-	"context"
 	"path"
 	"regexp"
 	"slices"
@@ -110,15 +109,14 @@ const (
 )
 
 // index reads all contents of the old tree for bySimilarity.
-func (s *selector) index(ctx context.Context, read func(context.Context, int) ([]byte, error)) error {
+func (s *selector) index(features func(entry) ([]uint64, error)) error {
 	s.sketch = make(map[uint64][]int32)
 	for i, e := range s.old {
-		b, err := read(ctx, e.node)
+		list, err := features(e)
 		if err != nil {
 			return err
 		}
-		data, _ := view(b, maxExpanded)
-		for _, f := range features(data) {
+		for _, f := range list {
 			if len(s.sketch[f]) < crowd {
 				s.sketch[f] = append(s.sketch[f], int32(i))
 			}
@@ -127,11 +125,11 @@ func (s *selector) index(ctx context.Context, read func(context.Context, int) ([
 	return nil
 }
 
-// bySimilarity returns the two contents of the old tree that share most with b,
-// as far as there are any.
-func (s *selector) bySimilarity(b []byte) []int {
+// bySimilarity returns the two contents of the old tree that share most features
+// with a content, as far as there are any.
+func (s *selector) bySimilarity(features []uint64) []int {
 	votes := make(map[int32]int)
-	for _, f := range features(b) {
+	for _, f := range features {
 		for _, i := range s.sketch[f] {
 			votes[i]++
 		}
@@ -152,30 +150,44 @@ func (s *selector) bySimilarity(b []byte) []int {
 	return out
 }
 
-// features returns a min-hash sketch of b: the smallest values of a rolling
-// hash over 64 bytes. Contents that share a part of their bytes share about
-// that part of their features.
-func features(b []byte) []uint64 {
-	var h uint64
-	var least []uint64 // sorted
-	for i, c := range b {
-		h = h<<1 + (uint64(c)+1)*0x9e3779b97f4a7c15
-		if i < 63 {
+// roller is a rolling hash over 64 bytes.
+type roller struct {
+	h uint64
+	n int
+}
+
+// next returns the hash of the bytes up to c.
+func (r *roller) next(c byte) uint64 {
+	r.n++
+	r.h = r.h<<1 + (uint64(c)+1)*0x9e3779b97f4a7c15
+	f := r.h * 0xd6e8feb86659fd93
+	return f ^ f>>32
+}
+
+// full reports whether there have been 64 bytes.
+func (r *roller) full() bool { return r.n >= 64 }
+
+// sketch is a min-hash sketch: the smallest values of a rolling hash. Contents
+// that share a part of their bytes share about that part of their features.
+type sketch struct {
+	roll  roller
+	least []uint64 // sorted
+}
+
+// add continues the content with b.
+func (s *sketch) add(b []byte) {
+	for _, c := range b {
+		f := s.roll.next(c)
+		if !s.roll.full() || len(s.least) == sketchSize && f >= s.least[sketchSize-1] {
 			continue
 		}
-		f := h * 0xd6e8feb86659fd93
-		f ^= f >> 32
-		if len(least) == sketchSize && f >= least[sketchSize-1] {
-			continue
-		}
-		at, dup := slices.BinarySearch(least, f)
+		at, dup := slices.BinarySearch(s.least, f)
 		if dup {
 			continue
 		}
-		if len(least) == sketchSize {
-			least = least[:sketchSize-1]
+		if len(s.least) == sketchSize {
+			s.least = s.least[:sketchSize-1]
 		}
-		least = slices.Insert(least, at, f)
+		s.least = slices.Insert(s.least, at, f)
 	}
-	return least
 }

@@ -23,9 +23,9 @@ type Tree struct {
 	TOC *toc.TOC
 	// Canonical is the TOC's canonical bytes.
 	Canonical []byte
-	// Read returns the content of a node, a regular file. It is called by
-	// several goroutines at once.
-	Read func(ctx context.Context, node int) ([]byte, error)
+	// Read returns size bytes of the content of a node, a regular file, from an
+	// offset on. It is called by several goroutines at once.
+	Read func(ctx context.Context, node int, offset, size int64) ([]byte, error)
 }
 
 // MakeOptions are the options of Make. The zero value works.
@@ -35,8 +35,8 @@ type MakeOptions struct {
 	// Quality is that of brotli, 2 to 11; 0 means 11.
 	Quality int
 	// Memory bounds what contents and their indexes take at a time, in bytes; 0
-	// means 512 MiB. A large content is matched piece by piece; one that does
-	// not fit at all is left to the chunks.
+	// means 512 MiB. A large content is matched piece by piece, and one that does
+	// not fit at all, alone or with its base, is read so as well.
 	Memory int64
 	// Progress, if not nil, is called with the bytes of contents done, and how
 	// many there are.
@@ -51,8 +51,6 @@ type Made struct {
 	// that are made of others.
 	Contents, Based int
 	Bytes           int64
-	// LeftOut counts those that are too large for it.
-	LeftOut int
 }
 
 // Make writes the delta from one tree to another to w. From is nil for a delta
@@ -65,7 +63,7 @@ func Make(ctx context.Context, w io.Writer, spool io.ReadWriteSeeker, from, to *
 	if opts.Progress == nil {
 		opts.Progress = func(int64, int64) {}
 	}
-	m := &maker{from: from, to: to, opts: opts, baseAt: make(map[filtered]int), made: &Made{}}
+	m := &maker{from: from, to: to, opts: opts, baseAt: make(map[filtered]int), marks: make(map[int]*landmarks), made: &Made{}}
 	m.head.To = sha256.Sum256(to.Canonical)
 	m.head.TOCSize = int64(len(to.Canonical))
 	if from != nil {
@@ -104,7 +102,8 @@ type maker struct {
 	opts     MakeOptions
 	old      []entry
 	jobs     []job
-	baseAt   map[filtered]int // its index in head.Bases
+	baseAt   map[filtered]int   // its index in head.Bases
+	marks    map[int]*landmarks // by old content, of large ones
 	head     Head
 	made     *Made
 	done     int64
@@ -120,7 +119,8 @@ type filtered struct {
 type job struct {
 	entry
 	target int
-	bases  []int // old contents
+	bases  []int  // old contents
+	part   *piece // nil for the whole content
 	done   chan struct{}
 	cost   int64
 
@@ -148,33 +148,34 @@ func (m *maker) choose(ctx context.Context) error {
 			continue
 		}
 		j := job{entry: e, target: i, done: make(chan struct{})}
-		if 2*e.Size > m.opts.Memory {
-			m.made.LeftOut++
-			continue
-		}
 		if sel != nil {
 			if err := m.bases(ctx, sel, &j); err != nil {
 				return err
 			}
 		}
-		m.jobs = append(m.jobs, j)
+		m.made.Contents++
 		m.made.Bytes += e.Size
+		if m.large(e.Size) || len(j.bases) == 1 && e.Size+m.old[j.bases[0]].Size > m.opts.Memory {
+			m.addParts(j)
+		} else {
+			m.jobs = append(m.jobs, j)
+		}
 	}
 	slices.SortStableFunc(m.jobs, func(a, b job) int {
 		return cmp.Compare(path.Ext(a.path), path.Ext(b.path))
 	})
-	m.made.Contents = len(m.jobs)
 	return nil
 }
 
-// bases finds the bases of one content.
+// bases finds the bases of one content; several only if all of them fit into the
+// memory.
 func (m *maker) bases(ctx context.Context, sel *selector, j *job) error {
 	add := func(at int) {
 		size := j.Size
 		for _, b := range append(j.bases, at) {
 			size += m.old[b].Size
 		}
-		if size <= m.opts.Memory && !slices.Contains(j.bases, at) {
+		if len(j.bases) == 0 || !m.large(j.Size) && size <= m.opts.Memory && !slices.Contains(j.bases, at) {
 			j.bases = append(j.bases, at)
 		}
 	}
@@ -183,16 +184,16 @@ func (m *maker) bases(ctx context.Context, sel *selector, j *job) error {
 	}
 	if len(j.bases) == 0 {
 		if sel.sketch == nil {
-			if err := sel.index(ctx, m.from.Read); err != nil {
+			err := sel.index(func(e entry) ([]uint64, error) { return m.sketch(ctx, m.from, e) })
+			if err != nil {
 				return err
 			}
 		}
-		b, err := m.to.Read(ctx, j.node)
+		features, err := m.sketch(ctx, m.to, j.entry)
 		if err != nil {
 			return err
 		}
-		data, _ := view(b, maxExpanded)
-		for _, at := range sel.bySimilarity(data) {
+		for _, at := range sel.bySimilarity(features) {
 			add(at)
 		}
 	}
@@ -237,18 +238,27 @@ func (m *maker) body(ctx context.Context, w io.Writer) error {
 	}
 	g.Go(func() error {
 		out := newGroupWriter(w, m.opts.Quality)
+		end := int64(0) // where in the base the last copy of a large content ended
 		for j := range queue {
 			select {
 			case <-j.done:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
+			size, last := j.Size, true
+			if j.part != nil {
+				end = j.follow(end)
+				size, last = j.part.size, j.part.last
+			}
 			if err := out.add(&j.script); err != nil {
 				return err
 			}
-			m.record(j)
+			if last {
+				m.record(j)
+			}
+			j.script = script{}
 			mem.Release(j.cost)
-			m.done += j.Size
+			m.done += size
 			m.opts.Progress(m.done, m.made.Bytes)
 		}
 		if ctx.Err() != nil {
@@ -262,6 +272,9 @@ func (m *maker) body(ctx context.Context, w io.Writer) error {
 // cost is the memory that a content takes while it is made: itself, its
 // instructions, its bases and their index.
 func (m *maker) cost(j *job) int64 {
+	if j.part != nil {
+		return min(2*j.part.size+indexCost*m.window(), m.opts.Memory)
+	}
 	grow := int64(1)
 	switch path.Ext(j.path) {
 	case ".gz", ".tgz", ".jar", ".war", ".whl", ".zip":
@@ -280,7 +293,10 @@ const maxHeader = 512
 
 // match makes the instructions for one content.
 func (m *maker) match(ctx context.Context, j *job) error {
-	b, err := m.to.Read(ctx, j.node)
+	if j.part != nil {
+		return m.matchPart(ctx, j)
+	}
+	b, err := m.to.Read(ctx, j.node, 0, j.Size)
 	if err != nil {
 		return err
 	}
@@ -297,7 +313,7 @@ func (m *maker) match(ctx context.Context, j *job) error {
 	var old []byte
 	room := maxExpanded
 	for _, at := range j.bases {
-		o, err := m.from.Read(ctx, m.old[at].node)
+		o, err := m.from.Read(ctx, m.old[at].node, 0, m.old[at].Size)
 		if err != nil {
 			return err
 		}
@@ -331,5 +347,4 @@ func (m *maker) record(j *job) {
 		m.made.Based++
 	}
 	m.head.Records = append(m.head.Records, r)
-	j.script = script{}
 }

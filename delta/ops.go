@@ -22,15 +22,20 @@ type script [streams][]byte
 
 // build appends to s the instructions that make b out of old. The index of old
 // takes at most memory bytes.
-func (s *script) build(old, b []byte, memory int64) {
-	at, end := int64(0), 0
+func (s *script) build(old, b []byte, memory int64) { s.extend(old, b, 0, 0, memory) }
+
+// extend is build for a part of a content, where old begins at origin in its base
+// and the last copy of the part before ended at at. It returns where the last one of this
+// part ends.
+func (s *script) extend(old, b []byte, origin, at, memory int64) int64 {
+	end := 0
 	zeros := uint64(0) // of the run that is open
 	for o := range instructions(old, b, memory) {
 		s[streamAdds] = binary.AppendUvarint(s[streamAdds], uint64(o.add))
 		s[streamInserts] = binary.AppendUvarint(s[streamInserts], uint64(o.insert))
 		if o.add > 0 {
-			s[streamSeeks] = binary.AppendVarint(s[streamSeeks], o.from-at)
-			at = o.from + int64(o.add)
+			s[streamSeeks] = binary.AppendVarint(s[streamSeeks], origin+o.from-at)
+			at = origin + o.from + int64(o.add)
 		}
 		for i := range o.add {
 			d := b[end+i] - old[o.from+int64(i)]
@@ -46,6 +51,7 @@ func (s *script) build(old, b []byte, memory int64) {
 		end += o.insert
 	}
 	s.run(&zeros)
+	return at
 }
 
 // run closes a run of equal bytes.

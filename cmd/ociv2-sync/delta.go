@@ -58,7 +58,6 @@ type deltaResult struct {
 	Contents  int    `json:"contents"`
 	Based     int    `json:"contentsWithBase"`
 	Bytes     int64  `json:"contentBytes"`
-	LeftOut   int    `json:"contentsTooLarge"`
 	Chunks    int64  `json:"replacedChunkBytes"`
 	Published bool   `json:"published"`
 }
@@ -67,7 +66,7 @@ func deltaResults(made []*transfer.MadeDelta) []deltaResult {
 	out := []deltaResult{}
 	for _, m := range made {
 		out = append(out, deltaResult{
-			m.From.String(), m.Blob.String(), m.Size, m.Head, m.Contents, m.Based, m.Bytes, m.LeftOut, m.Chunks, !m.Useless,
+			m.From.String(), m.Blob.String(), m.Size, m.Head, m.Contents, m.Based, m.Bytes, m.Chunks, !m.Useless,
 		})
 	}
 	return out
@@ -75,9 +74,6 @@ func deltaResults(made []*transfer.MadeDelta) []deltaResult {
 
 func (r deltaResult) print(w io.Writer) {
 	fmt.Fprintf(w, "delta from %s: %s for %d contents, %s; their chunks take %s", start(r.From), human(r.Size), r.Contents, human(r.Bytes), human(r.Chunks))
-	if r.LeftOut > 0 {
-		fmt.Fprintf(w, "; %d contents are too large for --delta-memory", r.LeftOut)
-	}
 	if !r.Published {
 		fmt.Fprint(w, "; not published")
 	}
@@ -160,7 +156,7 @@ than the chunks that it replaces is not published.`,
 	f.StringVarP(&output, "output", "o", "", "`FILE` to write the delta to, instead of publishing it")
 	full.add(f)
 	platform.add(f)
-	f.Var(&memory, "delta-memory", "most memory, a `SIZE`, that contents and their indexes take (default 512M)")
+	f.Var(&memory, "delta-memory", "most memory, a `SIZE`, that contents and their indexes take; larger contents are compared in parts (default 512M)")
 	return cmd
 }
 

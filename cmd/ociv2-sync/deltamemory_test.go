@@ -71,3 +71,49 @@ func TestMemoryOfDeltas(t *testing.T) {
 		}
 	}
 }
+
+// TestMemoryOfLargeContents measures that a content that is larger than
+// --delta-memory gets a delta within that, wherever its parts were.
+func TestMemoryOfLargeContents(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector has memory of its own")
+	}
+	const size = 30 << 20
+	const limit = 16<<20 + 216<<20 // as above
+	dir := t.TempDir()
+	d := newDevice(t)
+	ref := func(i int) string { return fmt.Sprintf("%s/repo/app:%d", dir, i) }
+	tree := filepath.Join(dir, "tree")
+	must(t, os.Mkdir(tree, 0o755))
+	path := filepath.Join(tree, "file")
+	writeNoise(t, path, 1, size)
+	d.must("push", "--deltas=0", "rootfs:"+tree, ref(1))
+	d.pull(ref(1))
+	b, err := os.ReadFile(path)
+	must(t, err)
+	b = slices.Concat(b[size/3:], b[:size/3]) // its beginning is at its end now
+	for at := 1000; at < len(b); at += 100_000 {
+		copy(b[at:], "changed")
+	}
+	must(t, os.WriteFile(path, slices.Insert(b, 3<<20, b[:1<<20]...), 0o644))
+	d.must("push", "--deltas=0", "rootfs:"+tree, ref(2))
+	chunks := d.plan("--delta=never", ref(2)).Total.WireBytes
+	file := filepath.Join(dir, "delta")
+	peak := d.peak("delta", "make", "--delta-memory", "16M", "-o", file, ref(1), ref(2))
+	st, err := os.Stat(file)
+	must(t, err)
+	t.Logf("%d MB, a delta of %d bytes, chunks of %d", peak>>20, st.Size(), chunks)
+	if peak > limit {
+		t.Errorf("making takes %d bytes, at most %d are allowed", peak, limit)
+	}
+	if st.Size() > chunks/100 {
+		t.Errorf("the delta has %d bytes, the chunks %d", st.Size(), chunks)
+	}
+	dest := filepath.Join(dir, "dest")
+	peak = d.peak("delta", "apply", file, "rootfs:"+dest)
+	t.Logf("applying: %d MB", peak>>20)
+	if peak > 128<<20 {
+		t.Errorf("applying takes %d bytes", peak)
+	}
+	testutil.CompareTrees(t, tree, dest)
+}

@@ -176,7 +176,7 @@ meanwhile gets the old image.` + casyncHelp,
 	o.full.add(f)
 	f.BoolVar(&o.attach, "attach", false, "attach the image's metadata to the original in its registry, for pull docker://HOST/NAME; with --store")
 	f.StringVar(&o.store, "store", "", "`URL` of the repository's chunk store that what is attached names")
-	f.Var(&o.memory, "delta-memory", "most `SIZE` of contents and their indexes in memory while deltas are made (default 512M)")
+	f.Var(&o.memory, "delta-memory", "most `SIZE` of contents and their indexes in memory while deltas are made; larger contents are compared in parts (default 512M)")
 	return cmd
 }
 
