@@ -4,94 +4,22 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
 	"slices"
-	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/internal/assemble"
-	"github.com/ociv2-sync/ociv2-sync/internal/ocidest"
-	"github.com/ociv2-sync/ociv2-sync/internal/offline"
 	"github.com/ociv2-sync/ociv2-sync/internal/registry"
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/root"
-	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 	"github.com/ociv2-sync/ociv2-sync/seed"
 	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/store/local"
 )
-
-// PullOptions are the options of pulling and of planning a pull.
-type PullOptions struct {
-	// Root is the path of the device's images. They are seeds, and the cache
-	// of what was fetched is there, also when the image goes elsewhere.
-	Root string
-	// Seeds are paths of further seeds.
-	Seeds []string
-	// Dest is where to pull to; the zero value means the root.
-	Dest Dest
-	// Replace allows Dest to be there already: a directory is exchanged, a file
-	// replaced.
-	Replace bool
-	// InPlace turns a Dest directory that is there into the image: what does not differ
-	// is not touched, what the image does not have is removed.
-	InPlace bool
-	// Bundle, if not nil, is read in place of the repository, and closed at the end.
-	Bundle *offline.Bundle
-	// Link says how files get what is on the device already.
-	Link LinkPolicy
-	// UIDShift is added to owners and groups; only with a Dest of RootFS.
-	UIDShift uint32
-	// Lenient accepts a tree that lacks what the system did not let us restore,
-	// as for an ordinary user owners and devices. Otherwise that is an
-	// UnrestoredError.
-	Lenient bool
-	// Compression is that of the layer of an image.
-	Compression ocidest.Compression
-	// Registry says how a registry is talked to; TempDir is where the layer waits for
-	// it, "" for the default of ocidest.Options.
-	Registry registry.Options
-	TempDir  string
-	// Deltas says whether deltas are used.
-	Deltas DeltaPolicy
-	// Mirrors are other places of the image's repository.
-	Mirrors []string
-	// Stores are asked for chunks before the image's own store.
-	Stores []string
-	// AllowStore lets an image name a chunk store outside its own origin.
-	AllowStore bool
-	// MaxBytes is the most that may be fetched, metadata included; negative
-	// means no limit.
-	MaxBytes int64
-	// Offline forbids to fetch anything but metadata.
-	Offline bool
-	// Clients reach repositories and stores that are not on this machine.
-	Clients stores.Clients
-	// Jobs is the number of chunks requested at a time; 0 means 16.
-	Jobs int
-	// Logger may be nil.
-	Logger *slog.Logger
-	// Progress is called from several goroutines with the stored bytes
-	// received and the bytes of contents completed since the last call.
-	Progress func(received, completed int64)
-	// Wrote is called with the bytes of a layer, uncompressed, that were written
-	// since the last call.
-	Wrote func(n int64)
-	// Sending is called with the bytes of that layer that were sent to a registry
-	// since the last call, and with how many there are. By then the other two are
-	// called no more.
-	Sending func(n, total int64)
-
-	layers  layersOpener
-	claimed []seed.Seed // that are elsewhere: for a plan that is not carried out here
-}
-
-var errShift = fmt.Errorf("transfer: %w: owners are shifted only in a directory of their own (rootfs:DIR)", ErrUsage)
 
 // Prepared is a pull of which everything is known: the image and the plan.
 type Prepared struct {
@@ -433,99 +361,6 @@ func (p *Prepared) choose(ctx context.Context, plan *seed.Plan, space *seed.Spac
 	return plan.Recut(ctx, p.tree.TOC.Nodes, space, log)
 }
 
-// count takes stock of the metadata that was fetched.
-func (p *Prepared) count() {
-	p.MetaRequests, p.MetaBytes = p.files.requests.Load(), p.files.bytes.Load()
-	if p.traffic != nil {
-		p.MetaRequests, p.MetaBytes = p.traffic.Requests.Load(), p.traffic.Bytes.Load()
-	}
-}
-
-// Check refuses a plan that may not be carried out, with ErrBudget or a
-// *MissingError, or cannot be, with ErrSpace.
-func (p *Prepared) Check() error {
-	if p.opts.Offline && !p.Present {
-		if err := p.missing(); err != nil {
-			return err
-		}
-	}
-	if need := p.Total(); p.opts.MaxBytes >= 0 && need > p.opts.MaxBytes {
-		return fmt.Errorf("transfer: %w: %s takes %d bytes, at most %d are allowed", ErrBudget, p.Image.Ref, need, p.opts.MaxBytes)
-	}
-	if p.Present {
-		return nil
-	}
-	return p.checkDisk()
-}
-
-// Total returns the number of bytes that the pull transfers in all, those of
-// the metadata that have been transferred included.
-func (p *Prepared) Total() int64 {
-	if p.Present {
-		return p.MetaBytes
-	}
-	return p.MetaBytes + p.wire()
-}
-
-// wire returns the bytes of chunks and of a delta that the pull transfers, those
-// fetched while seeds were read included.
-func (p *Prepared) wire() int64 { return p.Wire() + p.Plan.PerOrigin(seed.Early).Wire }
-
-// Wire returns the number of bytes that are still to be transferred.
-func (p *Prepared) Wire() int64 {
-	n := p.Plan.PerOrigin(seed.Fetched).Wire
-	bytes, _ := p.ofDeltas()
-	return n + bytes
-}
-
-// ofDeltas returns what is still to be transferred of deltas, and in how many
-// requests.
-func (p *Prepared) ofDeltas() (bytes, requests int64) {
-	var files []*deltaFile
-	for _, l := range p.links {
-		files = append(files, l.file)
-	}
-	if p.delta != nil {
-		files = append(files, p.delta)
-	}
-	for _, f := range files {
-		if n := f.rest(); n > 0 {
-			bytes += n
-			requests++
-		}
-	}
-	return bytes, requests
-}
-
-// DeltaUse is what a plan takes from deltas.
-type DeltaUse struct {
-	// Use is what the last delta makes; what those before it make is a seed.
-	seed.Use
-	// Fetched and Requests are what is still to be transferred of all of them.
-	Fetched, Requests int64
-}
-
-// Delta returns what the plan takes from deltas. It says false if it takes
-// nothing.
-func (p *Prepared) Delta() (use DeltaUse, ok bool) {
-	if p.Plan == nil || p.delta == nil && len(p.links) == 0 {
-		return use, false
-	}
-	use.Use = p.Plan.FromDelta()
-	use.Fetched, use.Requests = p.ofDeltas()
-	return use, true
-}
-
-// Requests returns the number of requests that the pull makes in all.
-func (p *Prepared) Requests() int64 {
-	if p.Present {
-		return p.MetaRequests
-	}
-	n := p.MetaRequests + int64(p.Plan.PerOrigin(seed.Fetched).Chunks+p.Plan.PerOrigin(seed.Early).Chunks)
-	_, requests := p.ofDeltas()
-	return n + requests
-}
-
 // openStore opens where the chunks are.
 func (p *Prepared) openStore() (store.Store, error) {
 	if p.store != nil {
@@ -556,17 +391,4 @@ func (p *Prepared) openStore() (store.Store, error) {
 	}
 	p.store, p.closers = s, append(p.closers, closer)
 	return s, nil
-}
-
-// countingFiles counts what is read of a repository.
-type countingFiles struct {
-	repo.Files
-	requests, bytes atomic.Int64
-}
-
-func (f *countingFiles) ReadFile(ctx context.Context, path string, limit int64) ([]byte, error) {
-	b, err := f.Files.ReadFile(ctx, path, limit)
-	f.requests.Add(1)
-	f.bytes.Add(int64(len(b)))
-	return b, err
 }
