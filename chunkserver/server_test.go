@@ -49,6 +49,18 @@ func serve(t *testing.T, dir string) string {
 // get makes a request and returns the response with its body.
 func get(t *testing.T, method, url string, header ...string) (*http.Response, string) {
 	t.Helper()
+	resp := open(t, method, url, header...)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(b)
+}
+
+// open is get with the body left to be read.
+func open(t *testing.T, method, url string, header ...string) *http.Response {
+	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, url, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -61,12 +73,7 @@ func get(t *testing.T, method, url string, header ...string) (*http.Response, st
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp, string(b)
+	return resp
 }
 
 const hex64 = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"

@@ -160,14 +160,7 @@ func TestProxyEvictsWhileRead(t *testing.T) {
 	dir := t.TempDir()
 	base := proxy(t, u, dir, chunkserver.ProxyOptions{MaxBytes: int64(len(big))})
 	get(t, "GET", base+"/"+blobFile(big))
-	r, err := http.NewRequestWithContext(t.Context(), "GET", base+"/"+blobFile(big), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	resp := open(t, "GET", base+"/"+blobFile(big))
 	defer resp.Body.Close()
 	if resp.Header.Get("X-Cache") != "hit" {
 		t.Errorf("a %s", resp.Header.Get("X-Cache"))
@@ -286,14 +279,7 @@ func TestProxyStreams(t *testing.T) {
 		u := slowly{&upstream{files: map[string]string{name: big}}, make(chan struct{}), make(chan struct{})}
 		dir := t.TempDir()
 		base := proxy(t, u, dir, chunkserver.ProxyOptions{})
-		r, err := http.NewRequestWithContext(t.Context(), "GET", base+"/"+name, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r)
-		if err != nil {
-			t.Fatal(err)
-		}
+		resp := open(t, "GET", base+"/"+name)
 		defer resp.Body.Close()
 		const buffered = 8 << 10 // what the server may hold back
 		got := make([]byte, len(big)/2-buffered)

@@ -86,15 +86,5 @@ func TestExtractUnprivileged(t *testing.T) {
 	if m := modeOf(t, filepath.Join(to, "modes/setuid")); m&0o6000 != 0 {
 		t.Errorf("setuid to whoever extracted: %o", m)
 	}
-	testutil.CompareTrees(t, dir, to, func(path string) testutil.Aspect {
-		switch {
-		case strings.HasPrefix(path, "dev/"):
-			return testutil.Presence
-		case strings.HasPrefix(path, "attributes/"):
-			return testutil.XAttrs | testutil.Owner
-		case strings.Contains(path, "set") || strings.Contains(path, "all-bits"):
-			return testutil.Owner | testutil.Mode
-		}
-		return testutil.Owner
-	}, testutil.Without(testutil.HardLinks))
+	testutil.CompareTrees(t, dir, to, testutil.Privileged, testutil.Without(testutil.HardLinks))
 }
