@@ -21,7 +21,9 @@ import (
 func (b *builder) fetch(ctx context.Context) error {
 	cut := &cutter{b: b, at: b.cursor()}
 	defer cut.close()
-	err := inOrder(ctx, b.job.Plan.Chunks, pace(b.opts.Jobs, b.job.Near, len(b.job.Nodes)), b.obtain, cut.use)
+	p := pace(b.opts.Jobs, b.job.Near, len(b.job.Nodes))
+	p.kept = !b.job.Near
+	err := inOrder(ctx, b.job.Plan.Chunks, p, b.obtain, cut.use)
 	if err != nil {
 		return err
 	}

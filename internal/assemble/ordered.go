@@ -3,6 +3,8 @@ package assemble
 import (
 	"context"
 	"runtime"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -29,7 +31,7 @@ type arrival struct {
 	chunk *seed.Chunk
 	done  chan struct{}
 	first *arrival // for a repeated chunk: the one of the same id before it
-	data  []byte   // verified
+	data  []byte   // verified; nil if it is to be obtained again
 	cost  int64    // what it holds of the memory bound
 }
 
@@ -47,7 +49,13 @@ type pacing struct {
 	jobs   int   // at a time
 	group  int   // chunks of one job, obtained together
 	memory int64 // bound in bytes
+	kept   bool  // what was obtained once is had again at once, as a cached chunk
 }
+
+// patience is how long the chunk that is to be used next may be late before those that
+// come after it give up their memory, if that keeps others from being requested: a
+// large chunk takes long where many smaller ones share the link with it.
+const patience = 200 * time.Millisecond
 
 // pace returns the pacing for a store, while a number of nodes is kept in memory: a store
 // that is far gets as many requests as there are jobs; one that is near hardly keeps a
@@ -63,7 +71,9 @@ func pace(jobs int, near bool, nodes int) pacing {
 // use in the order of the list, whatever order they arrive in. A repeated
 // chunk is obtained alone, and only after the first of its kind has been.
 // obtain sets data[i] to the bytes of chunks[i] and may use the storage of what
-// it finds there; use must not keep what it is given.
+// it finds there; use must not keep what it is given. With p.kept a chunk that came
+// long before its turn may be obtained again when it is used, in one chunk more than
+// the memory allows.
 func inOrder(ctx context.Context, chunks []seed.Chunk, p pacing,
 	obtain func(_ context.Context, chunks []*seed.Chunk, data [][]byte) error,
 	use func(context.Context, *seed.Chunk, []byte) error,
@@ -93,8 +103,13 @@ func inOrder(ctx context.Context, chunks []seed.Chunk, p pacing,
 	}
 	g.Go(func() error {
 		for a := range q.queue {
-			if err := wait(ctx, a.done); err != nil {
+			if err := q.await(ctx, a); err != nil {
 				return err
+			}
+			if a.data == nil {
+				if err := q.again(ctx, a, obtain); err != nil {
+					return err
+				}
 			}
 			if err := use(ctx, a.chunk, a.data); err != nil {
 				return err
@@ -115,6 +130,49 @@ type ordered struct {
 	queue chan *arrival   // to be used, in order
 	todo  chan []*arrival // to be obtained, in groups
 	spare spares
+
+	late  atomic.Pointer[arrival] // is waited for, and has been for long
+	short atomic.Bool             // no chunk is requested, for want of memory
+}
+
+// await waits for the chunk that is to be used next.
+func (q *ordered) await(ctx context.Context, a *arrival) error {
+	select {
+	case <-a.done:
+		return nil
+	default:
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-a.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+	}
+	q.late.Store(a)
+	defer q.late.Store(nil)
+	return wait(ctx, a.done)
+}
+
+// again obtains a chunk for the second time.
+func (q *ordered) again(ctx context.Context, a *arrival, obtain func(context.Context, []*seed.Chunk, [][]byte) error) error {
+	c := *a.chunk
+	if c.Origin == seed.Fetched {
+		c.Origin = seed.Cached
+	}
+	data := [][]byte{q.spare.take(c.Size)}
+	err := obtain(ctx, []*seed.Chunk{&c}, data)
+	a.data = data[0]
+	return err
+}
+
+// inTheWay reports whether a chunk that has come holds memory that is needed to request
+// others, while it cannot be used itself.
+func (q *ordered) inTheWay(a *arrival) bool {
+	late := q.late.Load()
+	return q.kept && q.short.Load() && late != nil && late != a
 }
 
 // obtain gets the chunks of a group.
@@ -133,10 +191,15 @@ func (q *ordered) obtain(ctx context.Context, group []*arrival, obtain func(cont
 		return err
 	}
 	for i, a := range group {
-		a.data = data[i]
-		packed := min(a.chunk.Stored, a.cost) // which is garbage now
-		a.cost -= packed
-		q.mem.Release(packed)
+		free := min(a.chunk.Stored, a.cost) // what is packed is garbage now
+		if q.inTheWay(a) {
+			q.spare.put(data[i])
+			free = a.cost
+		} else {
+			a.data = data[i]
+		}
+		a.cost -= free
+		q.mem.Release(free)
 		close(a.done)
 	}
 	return nil
@@ -154,7 +217,7 @@ func (q *ordered) begin(ctx context.Context, chunks []seed.Chunk) error {
 		if len(group) == 0 {
 			return nil
 		}
-		if err := q.mem.Acquire(ctx, cost); err != nil {
+		if err := q.acquire(ctx, cost); err != nil {
 			return err
 		}
 		for _, a := range group {
@@ -189,6 +252,16 @@ func (q *ordered) begin(ctx context.Context, chunks []seed.Chunk) error {
 		group, cost = append(group, a), cost+a.cost
 	}
 	return flush()
+}
+
+// acquire waits for memory, and says so.
+func (q *ordered) acquire(ctx context.Context, cost int64) error {
+	if q.mem.TryAcquire(cost) {
+		return nil
+	}
+	q.short.Store(true)
+	defer q.short.Store(false)
+	return q.mem.Acquire(ctx, cost)
 }
 
 func wait(ctx context.Context, done <-chan struct{}) error {
