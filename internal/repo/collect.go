@@ -235,78 +235,87 @@ const removals = 32
 func (c *collection) sweep(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(removals)
-	// decide removes a file or counts it; kept may be nil.
-	decide := func(e store.Entry, needed bool, grace time.Duration, gone, kept *Count) {
-		if needed || c.clock.Sub(e.ModTime) < grace {
-			if kept != nil {
-				kept.add(e)
-			}
-			return
-		}
-		gone.add(e)
-		if c.opts.Removing != nil {
-			c.opts.Removing(e.Path)
-		}
-		if c.opts.DryRun {
-			return
-		}
-		c.dirs[path.Dir(e.Path)] = true
-		g.Go(func() error {
-			if err := c.space.Remove(gctx, e.Path); err != nil {
-				return fmt.Errorf("repo: %w", err)
-			}
-			return nil
-		})
+	if err := errors.Join(c.sweepDirs(gctx, g), g.Wait()); err != nil {
+		return err
 	}
-	each := func(dir string, deep bool, f func(e store.Entry, base string)) error {
-		for e, err := range c.space.List(gctx, dir, deep) {
-			if err != nil {
-				return errors.Join(fmt.Errorf("repo: %w", err), g.Wait())
-			}
-			base := path.Base(e.Path)
-			switch {
-			case e.Dir:
-			case strings.HasSuffix(base, ".tmp"):
-				// Somebody may be writing it, under a lock alone.
-				decide(e, false, max(c.opts.Grace, lockTime), &c.done.Others, nil)
-			default:
-				f(e, base)
-			}
-		}
-		return nil
-	}
-	nothing := func(store.Entry, string) {}
-	if err := each(".", false, nothing); err != nil {
+	return c.tidy(ctx)
+}
+
+// sweepDirs goes through all directories in which there is something to remove.
+func (c *collection) sweepDirs(ctx context.Context, g *errgroup.Group) error {
+	if err := c.sweepDir(ctx, g, ".", nil); err != nil {
 		return err
 	}
 	for _, n := range c.names {
 		if n.other {
 			continue
 		}
-		if err := each(n.name, false, nothing); err != nil {
+		if err := c.sweepDir(ctx, g, n.name, nil); err != nil {
 			return err
 		}
-		err := each(n.name+"/blobs/sha256", true, func(e store.Entry, base string) {
-			decide(e, n.blobs[base], c.opts.Grace, &c.done.Blobs, &c.done.KeptBlobs)
+		err := c.sweepDir(ctx, g, n.name+"/blobs/sha256", func(e store.Entry, base string) {
+			c.decide(ctx, g, e, n.blobs[base], &c.done.Blobs, &c.done.KeptBlobs)
 		})
 		if err != nil {
 			return err
 		}
 	}
-	err := each(StoreName, true, func(e store.Entry, base string) {
+	return c.sweepDir(ctx, g, StoreName, func(e store.Entry, base string) {
 		// Whatever else lies there stays.
 		if id, err := chunk.ParseID(strings.TrimSuffix(base, ".cacnk")); err == nil {
 			_, needed := c.chunks[id]
-			decide(e, needed, c.opts.Grace, &c.done.Chunks, &c.done.KeptChunks)
+			c.decide(ctx, g, e, needed, &c.done.Chunks, &c.done.KeptChunks)
 		}
 	})
-	if err != nil {
-		return err
+}
+
+// sweepDir removes what killed writers have left in a directory. The other files in
+// it and below it are for decide to decide on; nil leaves them, and does not go below.
+func (c *collection) sweepDir(ctx context.Context, g *errgroup.Group, dir string, decide func(e store.Entry, base string)) error {
+	for e, err := range c.space.List(ctx, dir, decide != nil) {
+		if err != nil {
+			return fmt.Errorf("repo: %w", err)
+		}
+		base := path.Base(e.Path)
+		switch {
+		case e.Dir:
+		case strings.HasSuffix(base, ".tmp"):
+			// Somebody may be writing it, under a lock alone.
+			if c.clock.Sub(e.ModTime) >= max(c.opts.Grace, lockTime) {
+				c.remove(ctx, g, e, &c.done.Others)
+			}
+		case decide != nil:
+			decide(e, base)
+		}
 	}
-	if err := g.Wait(); err != nil {
-		return err
+	return nil
+}
+
+// decide removes a file, or counts it among those that are kept.
+func (c *collection) decide(ctx context.Context, g *errgroup.Group, e store.Entry, needed bool, gone, kept *Count) {
+	if needed || c.clock.Sub(e.ModTime) < c.opts.Grace {
+		kept.add(e)
+		return
 	}
-	return c.tidy(ctx)
+	c.remove(ctx, g, e, gone)
+}
+
+// remove has a file removed by g, unless nothing is to be.
+func (c *collection) remove(ctx context.Context, g *errgroup.Group, e store.Entry, gone *Count) {
+	gone.add(e)
+	if c.opts.Removing != nil {
+		c.opts.Removing(e.Path)
+	}
+	if c.opts.DryRun {
+		return
+	}
+	c.dirs[path.Dir(e.Path)] = true
+	g.Go(func() error {
+		if err := c.space.Remove(ctx, e.Path); err != nil {
+			return fmt.Errorf("repo: %w", err)
+		}
+		return nil
+	})
 }
 
 // tidy removes directories in which nothing is left.

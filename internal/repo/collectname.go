@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -125,7 +126,12 @@ func (c *collection) readTag(ctx context.Context, name, tag string) (*tagState, 
 
 // choose decides which tags and deltas go.
 func (c *collection) choose() {
-	trees := make(map[digest.Digest]bool) // that devices may have, as far as we know
+	c.chooseTags()
+	c.chooseDeltas()
+}
+
+// chooseTags drops the tags that are not to be kept.
+func (c *collection) chooseTags() {
 	for _, n := range c.names {
 		if c.opts.Keep > 0 || c.opts.KeepWithin > 0 {
 			c.retain(n)
@@ -137,36 +143,55 @@ func (c *collection) choose() {
 			delete(n.images, tag)
 			c.done.Tags = append(c.done.Tags, n.name+":"+tag)
 		}
+	}
+	slices.Sort(c.done.Tags)
+}
+
+// chooseDeltas finds the deltas that start at a tree which no device is known to have,
+// and that are not young enough to stay all the same.
+func (c *collection) chooseDeltas() {
+	trees := c.reachable()
+	for n, d := range c.deltas() {
+		made, there := n.made[d.Blob.Encoded()]
+		if d.From == "" || trees[d.From] || there && c.clock.Sub(made) < c.opts.KeepDeltas || n.deadDeltas[d.Blob] {
+			continue
+		}
+		n.deadDeltas[d.Blob] = true
+		c.done.Deltas++
+	}
+}
+
+// reachable returns the trees that devices may have, as far as we know: those of tags,
+// and those to which links lead from there.
+func (c *collection) reachable() map[digest.Digest]bool {
+	trees := make(map[digest.Digest]bool)
+	for _, n := range c.names {
 		for _, t := range n.images {
 			for _, im := range t.images {
 				trees[im.Manifest.TOCDigest] = true
 			}
 		}
 	}
-	slices.Sort(c.done.Tags)
-	// A device whose image some tag has may come to others by links.
 	for more := true; more; {
 		more = false
-		for _, n := range c.names {
-			for _, t := range n.images {
-				for _, d := range t.all() {
-					if d.To != "" && trees[d.From] && !trees[d.To] {
-						trees[d.To], more = true, true
-					}
-				}
+		for _, d := range c.deltas() {
+			if d.To != "" && trees[d.From] && !trees[d.To] {
+				trees[d.To], more = true, true
 			}
 		}
 	}
-	for _, n := range c.names {
-		for _, t := range n.images {
-			for _, d := range t.all() {
-				made, there := n.made[d.Blob.Encoded()]
-				if d.From == "" || trees[d.From] || there && c.clock.Sub(made) < c.opts.KeepDeltas {
-					continue
-				}
-				if !n.deadDeltas[d.Blob] {
-					n.deadDeltas[d.Blob] = true
-					c.done.Deltas++
+	return trees
+}
+
+// deltas yields every delta that a tag lists, and the name under which it does.
+func (c *collection) deltas() iter.Seq2[*nameState, Delta] {
+	return func(yield func(*nameState, Delta) bool) {
+		for _, n := range c.names {
+			for _, t := range n.images {
+				for _, d := range t.all() {
+					if !yield(n, d) {
+						return
+					}
 				}
 			}
 		}

@@ -54,20 +54,12 @@ type Published struct {
 }
 
 // Publish writes the objects of an image to the repository in s and makes
-// ref.Name and ref.Tag stand for it: docs/format/repository.md, section 7. It
+// ref.Name and ref.Tag stand for it: docs/format/repository.md, section 7. Of several
+// images the tag has one for each platform; what is returned is in their order. Publish
 // waits for other pushes to the repository. Stopped at any moment it leaves the
 // old image or the new one, and perhaps objects that nothing names. It is called
 // within Reserve, as what puts the image's chunks there is.
-func Publish(ctx context.Context, s Space, ref Ref, p Publication) (*Published, error) {
-	all, err := PublishAll(ctx, s, ref, []Publication{p})
-	if err != nil {
-		return nil, err
-	}
-	return all[0], nil
-}
-
-// PublishAll is Publish for images of which the tag is to have one for each platform.
-func PublishAll(ctx context.Context, s Space, ref Ref, images []Publication) ([]*Published, error) {
+func Publish(ctx context.Context, s Space, ref Ref, images ...Publication) ([]*Published, error) {
 	if ref.Tag == "" || len(images) == 0 {
 		return nil, fmt.Errorf("%w: %s: not a tag", ErrRef, ref)
 	}

@@ -117,7 +117,7 @@ func publish(t testing.TB, ref string, p Publication) *Published {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return done
+	return done[0]
 }
 
 func openDir(t testing.TB, dir string) *Dir {

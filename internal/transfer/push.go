@@ -204,7 +204,7 @@ func (p *publishing) addFrom(ctx context.Context, open sourceOpener) (err error)
 
 // finish makes the tag stand for the images.
 func (p *publishing) finish(ctx context.Context) error {
-	published, err := repo.PublishAll(ctx, p.space, p.ref, p.images)
+	published, err := repo.Publish(ctx, p.space, p.ref, p.images...)
 	if err != nil {
 		return err
 	}
