@@ -122,27 +122,34 @@ func (h *hosts) certificates(host string) (*tls.Config, error) {
 			return nil, err
 		}
 		for _, e := range entries {
-			path := filepath.Join(dir, e.Name())
-			switch base, ext := strings.TrimSuffix(path, filepath.Ext(path)), filepath.Ext(path); ext {
-			case ".crt":
-				pem, err := os.ReadFile(path)
-				if err != nil {
-					return nil, err
-				}
-				if !conf.RootCAs.AppendCertsFromPEM(pem) {
-					return nil, fmt.Errorf("%s has no certificate", path)
-				}
-			case ".cert":
-				pair, err := tls.LoadX509KeyPair(path, base+".key")
-				if err != nil {
-					return nil, fmt.Errorf("%s: %w", path, err)
-				}
-				conf.Certificates = append(conf.Certificates, pair)
+			if err := addCertificate(conf, filepath.Join(dir, e.Name())); err != nil {
+				return nil, err
 			}
 		}
 		return conf, nil
 	}
 	return nil, nil
+}
+
+// addCertificate adds what a file has, by the ending of its name, to conf.
+func addCertificate(conf *tls.Config, path string) error {
+	switch ext := filepath.Ext(path); ext {
+	case ".crt":
+		pem, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if !conf.RootCAs.AppendCertsFromPEM(pem) {
+			return fmt.Errorf("%s has no certificate", path)
+		}
+	case ".cert":
+		pair, err := tls.LoadX509KeyPair(path, strings.TrimSuffix(path, ext)+".key")
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		conf.Certificates = append(conf.Certificates, pair)
+	}
+	return nil
 }
 
 // credential returns what looks for credentials: of each endpoint's repository, as
@@ -172,14 +179,23 @@ func (o *Options) credential(at []endpoint) (auth.CredentialFunc, error) {
 			if e.Host() != host {
 				continue
 			}
-			for name := e.Repository; name != ""; name = name[:max(strings.LastIndexByte(name, '/'), 0)] {
-				for _, f := range files {
-					if c, err := f.Get(ctx, e.Registry+"/"+name); err != nil || c != auth.EmptyCredential {
-						return c, err
-					}
-				}
+			if c, err := e.credential(ctx, files); err != nil || c != auth.EmptyCredential {
+				return c, err
 			}
 		}
 		return whole(ctx, host)
 	}, nil
+}
+
+// credential looks for credentials of the endpoint's repository, then of the namespaces
+// that it is in, the narrowest first. It returns auth.EmptyCredential if there are none.
+func (e *endpoint) credential(ctx context.Context, files []credentials.Store) (auth.Credential, error) {
+	for name := e.Repository; name != ""; name = name[:max(strings.LastIndexByte(name, '/'), 0)] {
+		for _, f := range files {
+			if c, err := f.Get(ctx, e.Registry+"/"+name); err != nil || c != auth.EmptyCredential {
+				return c, err
+			}
+		}
+	}
+	return auth.EmptyCredential, nil
 }
