@@ -174,15 +174,9 @@ func (c *Conn) sendRequested(ctx context.Context, q *queue, s store.Store, missi
 	var packer *store.Packer
 	var buf []byte
 	for {
-		id, ok, idle, err := q.pop(false)
-		if idle {
-			if err := c.Flush(); err != nil {
-				return err
-			}
-			id, ok, _, err = q.pop(true)
-		}
+		id, ok, err := c.nextRequested(q)
 		if !ok {
-			return errors.Join(err, c.Flush())
+			return err
 		}
 		p, err := s.Get(ctx, id, int64(MaxData))
 		if errors.Is(err, store.ErrNotFound) {
@@ -211,6 +205,22 @@ func (c *Conn) sendRequested(ctx context.Context, q *queue, s store.Store, missi
 			sent(id, len(p.Data))
 		}
 	}
+}
+
+// nextRequested takes the next chunk out of q, and reports whether there is one. Where it
+// has to wait for that, and at the end, what was written so far is sent.
+func (c *Conn) nextRequested(q *queue) (_ chunk.ID, ok bool, err error) {
+	id, ok, idle, err := q.pop(false)
+	if idle {
+		if err := c.Flush(); err != nil {
+			return id, false, err
+		}
+		id, ok, _, err = q.pop(true)
+	}
+	if !ok {
+		return id, false, errors.Join(err, c.Flush())
+	}
+	return id, true, nil
 }
 
 // readRequests puts requests into q until the other side says goodbye, or ends

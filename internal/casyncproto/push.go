@@ -95,10 +95,9 @@ func (c *Conn) takeIndex(ctx context.Context, to Target) error {
 // takeChunks requests chunks, a batch ahead of those that have come, and stores
 // them. It takes none that it has not asked for.
 func (c *Conn) takeChunks(ctx context.Context, s store.Store, alg chunk.Algorithm, sizes map[chunk.ID]uint64, missing []chunk.ID) error {
-	writer, _ := store.As[store.Writer](s)
+	in := intake{alg: alg, sizes: sizes, packer: store.NewPacker(0, chunk.DefaultParams().Max)}
+	in.writer, _ = store.As[store.Writer](s)
 	asked := make(map[chunk.ID]struct{})
-	packer := store.NewPacker(0, chunk.DefaultParams().Max)
-	var plain []byte
 	for len(missing) > 0 || len(asked) > 0 {
 		if len(missing) > 0 && len(asked) <= maxBatch {
 			batch := missing[:min(len(missing), maxBatch)]
@@ -110,18 +109,7 @@ func (c *Conn) takeChunks(ctx context.Context, s store.Store, alg chunk.Algorith
 				return err
 			}
 		}
-		f, err := c.Read()
-		if err != nil {
-			return unexpectedEnd(err)
-		}
-		if f.Type == TypeMissing {
-			id, err := f.Missing()
-			if err == nil {
-				err = fmt.Errorf("%w: it pushes the index of chunk %s, which it does not have", ErrProtocol, id)
-			}
-			return err
-		}
-		id, compressed, data, err := f.Chunk()
+		id, p, err := c.pushedChunk()
 		if err != nil {
 			return err
 		}
@@ -129,21 +117,52 @@ func (c *Conn) takeChunks(ctx context.Context, s store.Store, alg chunk.Algorith
 			return fmt.Errorf("%w: chunk %s was not requested", ErrProtocol, id)
 		}
 		delete(asked, id)
-		p := store.Packed{Form: store.Compressed, Data: data}
-		if !compressed {
-			p.Form = store.Raw
-		}
-		if plain, err = store.Unpack(plain, p, alg, id, sizes[id]); err != nil {
-			return err
-		}
-		if !compressed {
-			p = packer.Pack(nil, plain)
-		}
-		if err := writer.Put(ctx, id, p); err != nil {
+		if err := in.put(ctx, id, p); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// pushedChunk reads the frame that answers a request: a chunk, not yet verified.
+func (c *Conn) pushedChunk() (chunk.ID, store.Packed, error) {
+	f, err := c.Read()
+	if err != nil {
+		return chunk.ID{}, store.Packed{}, unexpectedEnd(err)
+	}
+	if f.Type == TypeMissing {
+		id, err := f.Missing()
+		if err == nil {
+			err = fmt.Errorf("%w: it pushes the index of chunk %s, which it does not have", ErrProtocol, id)
+		}
+		return id, store.Packed{}, err
+	}
+	id, compressed, data, err := f.Chunk()
+	p := store.Packed{Form: store.Compressed, Data: data}
+	if !compressed {
+		p.Form = store.Raw
+	}
+	return id, p, err
+}
+
+// intake puts chunks that come into a store.
+type intake struct {
+	writer store.Writer
+	alg    chunk.Algorithm
+	sizes  map[chunk.ID]uint64 // uncompressed, as the index has them
+	packer *store.Packer
+	plain  []byte // kept for the next chunk
+}
+
+// put verifies a chunk and stores it, compressed if it is not yet.
+func (in *intake) put(ctx context.Context, id chunk.ID, p store.Packed) (err error) {
+	if in.plain, err = store.Unpack(in.plain, p, in.alg, id, in.sizes[id]); err != nil {
+		return err
+	}
+	if p.Form == store.Raw {
+		p = in.packer.Pack(nil, in.plain)
+	}
+	return in.writer.Put(ctx, id, p)
 }
 
 // unexpectedEnd names the end of a conversation that is not over.
