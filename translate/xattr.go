@@ -23,22 +23,12 @@ const (
 // policy of one host (SELinux labels, NFSv4 ACLs) is left out, as umoci does.
 func (m *merger) xattrs(records map[string]string) ([]toc.XAttr, error) {
 	var list []toc.XAttr
-	for key, value := range records {
-		name, fromSchily := strings.CutPrefix(key, paxSchily)
-		if !fromSchily {
-			encoded, ok := strings.CutPrefix(key, paxLibarchive)
-			if !ok {
-				continue
-			}
-			var err error
-			if name, value, err = libarchiveXAttr(encoded, value); err != nil {
-				return nil, err
-			}
-			if _, ok := records[paxSchily+name]; ok {
-				continue
-			}
+	for key := range records {
+		name, value, ok, err := xattrOf(records, key)
+		if err != nil {
+			return nil, err
 		}
-		if name == "security.selinux" || name == "system.nfs4_acl" {
+		if !ok || name == "security.selinux" || name == "system.nfs4_acl" {
 			continue
 		}
 		if name == "" || len(name) > toc.MaxName || strings.IndexByte(name, 0) >= 0 {
@@ -63,6 +53,21 @@ func (m *merger) xattrs(records map[string]string) ([]toc.XAttr, error) {
 		}
 	}
 	return list, nil
+}
+
+// xattrOf returns the extended attribute that a PAX record holds. It reports whether it
+// holds one, and no record that has precedence holds the same.
+func xattrOf(records map[string]string, key string) (name, value string, ok bool, err error) {
+	if name, ok := strings.CutPrefix(key, paxSchily); ok {
+		return name, records[key], true, nil
+	}
+	encoded, ok := strings.CutPrefix(key, paxLibarchive)
+	if !ok {
+		return "", "", false, nil
+	}
+	name, value, err = libarchiveXAttr(encoded, records[key])
+	_, twice := records[paxSchily+name]
+	return name, value, !twice, err
 }
 
 func libarchiveXAttr(encodedName, encodedValue string) (name, value string, err error) {
