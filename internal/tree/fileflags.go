@@ -83,15 +83,11 @@ func unsupportedIoctl(err error) bool {
 func (d devices) readFlags(fd int, st *unix.Stat_t, mask catar.Flags) (catar.Flags, error) {
 	var flags catar.Flags
 	if mask&catar.ChAttrs != 0 {
-		v, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
-		if err != nil && !unsupportedIoctl(err) {
+		v, err := getBits(fd, unix.FS_IOC_GETFLAGS, chattrs())
+		if err != nil {
 			return 0, err
 		}
-		for _, a := range chattrs() {
-			if err == nil && v&a.bit != 0 {
-				flags |= a.flag
-			}
-		}
+		flags |= v
 	}
 	if mask&(catar.FATAttrs|catar.WithSubvolume|catar.WithSubvolumeRO) == 0 {
 		return flags & mask, nil
@@ -102,15 +98,11 @@ func (d devices) readFlags(fd int, st *unix.Stat_t, mask catar.Flags) (catar.Fla
 	}
 	switch {
 	case fs.magic == unix.MSDOS_SUPER_MAGIC:
-		v, err := unix.IoctlGetUint32(fd, fatGetAttributes)
-		if err != nil && !unsupportedIoctl(err) {
+		v, err := getBits(fd, fatGetAttributes, fatAttrs())
+		if err != nil {
 			return 0, err
 		}
-		for _, a := range fatAttrs() {
-			if err == nil && v&a.bit != 0 {
-				flags |= a.flag
-			}
-		}
+		flags |= v
 	case fs.magic == unix.BTRFS_SUPER_MAGIC && st.Mode&unix.S_IFMT == unix.S_IFDIR && st.Ino == btrfsSubvolInode:
 		flags |= catar.WithSubvolume
 		var v uint64
@@ -122,6 +114,24 @@ func (d devices) readFlags(fd int, st *unix.Stat_t, mask catar.Flags) (catar.Fla
 		}
 	}
 	return flags & mask, nil
+}
+
+// getBits returns those of attrs that an open node has; none where the filesystem does
+// not know of them.
+func getBits(fd int, get uint, attrs []attribute) (flags catar.Flags, err error) {
+	v, err := unix.IoctlGetUint32(fd, get)
+	if err != nil {
+		if unsupportedIoctl(err) {
+			return 0, nil
+		}
+		return 0, err
+	}
+	for _, a := range attrs {
+		if v&a.bit != 0 {
+			flags |= a.flag
+		}
+	}
+	return flags, nil
 }
 
 // readProjID returns the quota project of an open directory or regular file, 0
