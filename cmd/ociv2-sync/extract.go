@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -39,7 +41,8 @@ of a blob (.caibx). The input may be a URL, or
 all below it, is extracted into PATH, under its name; of an index only the chunks
 that it needs are fetched. A directory that is not there appears
 when it is complete; one that is there is changed in place, and what the archive
-does not have is deleted from it unless --delete=no. Files in it that are what
+does not have is deleted from it unless --delete=no. Without PATH it is the current
+directory, if that is empty or --delete=yes. Files in it that are what
 they should be stay as they are. Before the first change the whole archive is looked
 over, and all chunks are; those of a store on another machine are fetched, once, into
 a temporary file ($TMPDIR). Only a stream, from a pipe or a server, is checked as it
@@ -98,6 +101,12 @@ func (a *app) runExtract(cmd *cobra.Command, args []string, o *extractOptions) e
 		return err
 	}
 	return a.withInput(cmd, input, &o.input, 0, func(in *archive.Input) error {
+		if in.IsArchive() && bool(o.delete) && !o.dryRun && input[1] == "" {
+			implied := len(args) < 2 && !cmd.Flags().Changed("delete")
+			if err := sparesOthers(dest, implied, append([]string{args[0]}, a.defaultStores(o.input.stores)...)); err != nil {
+				return err
+			}
+		}
 		if in.Kind == archive.BlobIndex {
 			if cmd.Flags().Lookup("hardlink").Changed {
 				return usageError{errors.New("--hardlink is for trees; a blob is one file")}
@@ -136,6 +145,42 @@ func (a *app) runExtract(cmd *cobra.Command, args []string, o *extractOptions) e
 			Unrestored []string `json:"notRestored"`
 		}{dest, done.Seeded, done.Fetched, lacking}, func(io.Writer) {})
 	})
+}
+
+// sparesOthers fails if a tree that is extracted to dest would delete there what nobody
+// can want to lose: what is in the current directory where no destination was named
+// (implied), and the archive, the index or the stores that the tree comes from.
+func sparesOthers(dest string, implied bool, from []string) error {
+	there, _ := os.ReadDir(dest) // what cannot be looked at is left to the extraction
+	if len(there) == 0 {
+		return nil
+	}
+	if implied {
+		return usageError{errors.New("no PATH, and the current directory is not empty: what the archive does not have would be deleted from it; name a PATH, or say --delete=yes")}
+	}
+	whole, err := realPath(dest)
+	if err != nil {
+		return err
+	}
+	for _, path := range from {
+		part, err := realPath(path)
+		if err != nil {
+			continue // a URL, a host's, standard input
+		}
+		if rel, err := filepath.Rel(whole, part); err == nil && filepath.IsLocal(rel) {
+			return usageError{fmt.Errorf("%s is in %s, and would be deleted there; choose another PATH, or say --delete=no", path, dest)}
+		}
+	}
+	return nil
+}
+
+// realPath is the path of what is there, without symbolic links.
+func realPath(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(path)
 }
 
 func (a *app) extractBlob(cmd *cobra.Command, in *archive.Input, dest string, o *extractOptions) error {

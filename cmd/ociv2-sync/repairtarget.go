@@ -39,6 +39,9 @@ func (a *app) repairTarget(cmd *cobra.Command, index, target string, o *repairOp
 			}
 			return err
 		}
+		if err := sparesOthers(target, false, append([]string{index}, in.stores...)); err != nil {
+			return err
+		}
 		flags, err := catar.ParseNames(nil, nil)
 		if err != nil {
 			return err
