@@ -16,6 +16,7 @@ import (
 
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
 	"github.com/ociv2-sync/ociv2-sync/internal/casyncproto"
+	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/sftpserve"
 )
 
@@ -158,7 +159,7 @@ func (a *app) serveSFTP(ctx context.Context, dir string, readOnly bool) error {
 		io.Writer
 		io.Closer
 	}{in, a.rateLimited(ctx, out), closeBoth{in, out}}
-	return sftpserve.Serve(ctx, stream, sftpserve.Options{Confine: dir, ReadOnly: readOnly})
+	return sftpserve.Serve(ctx, stream, sftpserve.Options{Confine: dir, ReadOnly: readOnly, Blobs: repo.Blobs})
 }
 
 // closeBoth closes two files, of which either may be closed.

@@ -3,6 +3,7 @@
 package flow
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -40,6 +41,7 @@ type Window struct {
 	flat   int // periods since the bandwidth grew
 
 	delay   time.Duration // 0: unknown
+	guess   time.Duration // what it may be, while it is unknown
 	usual   time.Duration // the delay that is usual, with what waits
 	seen    time.Time     // when delay was seen
 	probing time.Time     // until when it is measured; zero: it is not
@@ -151,6 +153,14 @@ func (w *Window) Answered(took time.Duration) {
 	w.least = min(w.least, took)
 }
 
+// Guess says what the delay may be, for the time until an answer has been seen. Only the
+// first guess counts.
+func (w *Window) Guess(delay time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.guess = cmp.Or(w.guess, delay)
+}
+
 // Arrived notes that bytes have.
 func (w *Window) Arrived(n int) {
 	w.mu.Lock()
@@ -205,10 +215,11 @@ func (w *Window) adjust(now time.Time) {
 		w.seen = now
 	}
 	bandwidth := w.bandwidth()
-	if bandwidth == 0 || w.delay == 0 {
+	delay := cmp.Or(w.delay, w.guess)
+	if bandwidth == 0 || delay == 0 {
 		return
 	}
-	product := func(times float64) int64 { return int64(times * bandwidth * max(w.delay, minDelay).Seconds()) }
+	product := func(times float64) int64 { return int64(times * bandwidth * max(delay, minDelay).Seconds()) }
 	switch {
 	case !w.probing.IsZero():
 		return

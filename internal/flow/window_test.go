@@ -194,3 +194,32 @@ func TestWindowCancel(t *testing.T) {
 		t.Errorf("%d in flight, %d waiting", w.flying, len(w.waiting))
 	}
 }
+
+// Bytes that come unasked, before any answer has been timed, tell of the bandwidth; with a
+// guess of the delay the first requests fill the link.
+func TestGuess(t *testing.T) {
+	for _, guess := range []time.Duration{0, 600 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			w, want := New(100), int64(firstWindow)
+			if guess > 0 {
+				w.Guess(guess)
+				w.Guess(time.Hour) // after the first
+				want = 3 * 1_500_000
+			}
+			for range 100 {
+				time.Sleep(2 * time.Millisecond)
+				w.Arrived(5000)
+			}
+			if _, err := w.Enter(t.Context(), 1); err != nil {
+				t.Fatal(err)
+			}
+			if w.limit < want || w.limit > want+want/50 {
+				t.Errorf("with a guess of %v: %d bytes at a time", guess, w.limit)
+			}
+			w.Answered(10 * time.Millisecond)
+			if w.adjust(time.Now()); w.limit > firstWindow {
+				t.Errorf("after an answer: %d bytes at a time", w.limit)
+			}
+		})
+	}
+}

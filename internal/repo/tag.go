@@ -160,3 +160,37 @@ func checkBlob(d ocispec.Descriptor, b []byte) error {
 	}
 	return nil
 }
+
+// Blobs returns where the blobs are that whoever has nothing of the image needs of it,
+// given TAG.json and, for where there are several images, a platform: the table of contents, the index of the catar and the sizes of its
+// chunks, and where there is one those of the extra stream. The paths are relative to the
+// directory of TAG.json. Nothing is verified.
+func Blobs(tag []byte, platform string) ([]string, error) {
+	t, err := parseTag(tag)
+	if err != nil {
+		return nil, err
+	}
+	d := t.Images[0]
+	if len(t.Images) > 1 {
+		if d, err = t.image(platform); err != nil {
+			return nil, err
+		}
+	}
+	b, ok := t.embedded(d)
+	if !ok {
+		return nil, fmt.Errorf("%w: the manifest is not embedded", store.ErrNotFound)
+	}
+	m, err := translate.ParseManifest(b)
+	if err != nil {
+		return nil, err
+	}
+	blobs := []ocispec.Descriptor{m.TOC, m.Catar.Index, m.Catar.Sizes}
+	if m.Extra != nil {
+		blobs = append(blobs, m.Extra.Index, m.Extra.Sizes)
+	}
+	paths := make([]string, len(blobs))
+	for i, d := range blobs {
+		paths[i] = blobPath(".", d.Digest)[2:]
+	}
+	return paths, nil
+}

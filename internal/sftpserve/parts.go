@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"path/filepath"
 	"sync"
 	"syscall"
 
@@ -19,9 +20,10 @@ import (
 const mostParts = 64
 
 // parts answers requests for parts of files, which a client gets in one round trip
-// (docs/format/protocol.md, section 4.1), beside what the library serves.
+// (docs/format/protocol.md, sections 4.1 and 4.2), beside what the library serves.
 type parts struct {
 	files *handlers
+	blobs func([]byte, string) ([]string, error)
 	start string // what relative paths are relative to
 	out   *sftpwire.Writer
 
@@ -37,11 +39,18 @@ func (p *parts) take(_ byte, id uint32, body []byte) bool {
 	if !mine {
 		return false
 	}
+	if part.Blob > 0 && p.blobs == nil {
+		return false
+	}
 	p.turns <- struct{}{}
 	p.busy.Go(func() {
 		defer func() { <-p.turns }()
 		var data []byte
-		var version string
+		var version, blob string
+		if err == nil && part.Blob > 0 {
+			blob, err = p.blob(part)
+			part.Path = path.Join(path.Dir(part.Path), blob)
+		}
 		if err == nil {
 			data, version, err = p.read(part)
 		}
@@ -52,9 +61,36 @@ func (p *parts) take(_ byte, id uint32, body []byte) bool {
 			return
 		}
 		data = sftpwire.AppendString(sftpwire.AppendString(nil, data), version)
+		if part.Blob > 0 {
+			data = sftpwire.AppendString(data, blob)
+		}
 		_ = p.out.Send(sftpwire.TypeData, id, data) // as well
 	})
 	return true
+}
+
+// maxTag is the size of the largest TAG.json that is looked into.
+const maxTag = 1 << 20
+
+// blob returns the path of a blob, relative to the directory of the TAG.json that is
+// asked about.
+func (p *parts) blob(part sftpwire.Part) (string, error) {
+	tag, _, err := p.read(sftpwire.Part{Path: part.Path, Size: maxTag})
+	if err != nil {
+		return "", err
+	}
+	names, err := p.blobs(tag, part.Platform)
+	if err != nil {
+		return "", err
+	}
+	if part.Blob > len(names) {
+		return "", sftp.ErrSSHFxNoSuchFile
+	}
+	name := names[part.Blob-1]
+	if !filepath.IsLocal(name) {
+		return "", sftp.ErrSSHFxPermissionDenied
+	}
+	return name, nil
 }
 
 // read reads a part, and returns what tells the file from others that had or will have

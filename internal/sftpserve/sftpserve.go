@@ -31,13 +31,16 @@ type Options struct {
 	Confine string
 	// ReadOnly refuses to change anything.
 	ReadOnly bool
+	// Blobs returns the paths of the blobs of an image for a platform, relative to the
+	// directory of its TAG.json, given what is in that. nil answers no requests for them.
+	Blobs func(tag []byte, platform string) ([]string, error)
 }
 
 // Serve serves one session until the client ends it, which is no error, or ctx
 // ends. It closes the stream.
 func Serve(ctx context.Context, stream io.ReadWriteCloser, o Options) (err error) {
 	h := &handlers{fsys: everything{}, readOnly: o.ReadOnly}
-	own := &parts{files: h, start: "/", out: sftpwire.NewWriter(stream), turns: make(chan struct{}, mostParts)}
+	own := &parts{files: h, blobs: o.Blobs, start: "/", out: sftpwire.NewWriter(stream), turns: make(chan struct{}, mostParts)}
 	var options []sftp.RequestServerOption
 	if o.Confine != "" {
 		root, err := os.OpenRoot(o.Confine)

@@ -1,6 +1,6 @@
 // Package sftpwire lets the two ends of an SFTP session that are this program say more
 // than the protocol's library knows: requests and answers of their own between its
-// packets (docs/format/protocol.md, section 4.1).
+// packets (docs/format/protocol.md, sections 4.1 and 4.2).
 package sftpwire
 
 import (
@@ -30,6 +30,9 @@ const (
 const (
 	// ReadFile is the name of the request for a part of a file by its path.
 	ReadFile = "read-file@ociv2-sync"
+	// ReadImage is the name of the request for a part of a blob of an image by the path
+	// of the image's TAG.json.
+	ReadImage = "read-image@ociv2-sync"
 	// MaxPart is the most bytes of a file that one request asks for.
 	MaxPart = 256 << 10
 	// OwnIDs is the least id of a request that is not the library's, which counts up
@@ -114,6 +117,10 @@ func (r *Reader) next() error {
 // Writer writes packets of several origins, each in one piece. Write is for one of
 // them, the library.
 type Writer struct {
+	// Opened, if not nil, is called once the first packet of the library was written,
+	// which opens the session.
+	Opened func()
+
 	mu   sync.Mutex
 	w    io.Writer
 	part []byte // of the library's packet
@@ -134,6 +141,10 @@ func (w *Writer) Write(p []byte) (int, error) {
 			return 0, err
 		}
 		w.part = w.part[:copy(w.part, w.part[size:])]
+		if opened := w.Opened; opened != nil {
+			w.Opened = nil
+			opened()
+		}
 	}
 	return len(p), nil
 }
@@ -177,29 +188,56 @@ type Part struct {
 	Path   string
 	Offset int64
 	Size   int
+	// Blob is 0 for the file at Path, else the number of a blob of the image that Path
+	// is the TAG.json of, for Platform: see docs/format/protocol.md, section 4.2.
+	Blob     int
+	Platform string
 }
+
+// MaxBlob is the greatest number of a blob.
+const MaxBlob = 5
 
 // Append appends the body of the request.
 func (p Part) Append(b []byte) []byte {
-	b = AppendString(AppendString(b, ReadFile), p.Path)
+	name := ReadFile
+	if p.Blob > 0 {
+		name = ReadImage
+	}
+	b = AppendString(AppendString(b, name), p.Path)
 	b = binary.BigEndian.AppendUint64(b, uint64(p.Offset))
-	return binary.BigEndian.AppendUint32(b, uint32(p.Size))
+	b = binary.BigEndian.AppendUint32(b, uint32(p.Size))
+	if p.Blob > 0 {
+		b = AppendString(binary.BigEndian.AppendUint32(b, uint32(p.Blob)), p.Platform)
+	}
+	return b
 }
 
 // ParsePart reads the body of an extended request. It reports mine = false for one of
-// another name; a request of this name that is wrong wraps [ErrMalformed].
+// another name; a request of these names that is wrong wraps [ErrMalformed].
 func ParsePart(b []byte) (p Part, mine bool, err error) {
 	name, b, ok := CutString(b)
-	if !ok || string(name) != ReadFile {
+	if !ok || string(name) != ReadFile && string(name) != ReadImage {
 		return p, false, nil
 	}
 	path, b, ok := CutString(b)
-	if !ok || len(b) != 12 {
-		return p, true, fmt.Errorf("%w: %s", ErrMalformed, ReadFile)
+	if !ok || len(b) < 12 {
+		return p, true, fmt.Errorf("%w: %s", ErrMalformed, name)
 	}
-	offset, size := binary.BigEndian.Uint64(b), binary.BigEndian.Uint32(b[8:])
+	offset, size, b := binary.BigEndian.Uint64(b), binary.BigEndian.Uint32(b[8:]), b[12:]
 	if offset > 1<<62 || size > MaxPart {
-		return p, true, fmt.Errorf("%w: %s: %d bytes at %d", ErrMalformed, ReadFile, size, offset)
+		return p, true, fmt.Errorf("%w: %s: %d bytes at %d", ErrMalformed, name, size, offset)
 	}
-	return Part{string(path), int64(offset), int(size)}, true, nil
+	p = Part{Path: string(path), Offset: int64(offset), Size: int(size)}
+	if string(name) == ReadImage && len(b) >= 4 {
+		blob := binary.BigEndian.Uint32(b)
+		var platform []byte
+		if platform, b, ok = CutString(b[4:]); !ok || blob < 1 || blob > MaxBlob || len(platform) > 255 {
+			return p, true, fmt.Errorf("%w: %s: blob %d", ErrMalformed, name, blob)
+		}
+		p.Blob, p.Platform = int(blob), string(platform)
+	}
+	if len(b) != 0 || p.Blob == 0 && string(name) == ReadImage {
+		return p, true, fmt.Errorf("%w: %s", ErrMalformed, name)
+	}
+	return p, true, nil
 }

@@ -94,15 +94,21 @@ func TestWriter(t *testing.T) {
 
 func TestPart(t *testing.T) {
 	want := sftpwire.Part{Path: "/a b", Offset: 1 << 40, Size: sftpwire.MaxPart}
-	if got, mine, err := sftpwire.ParsePart(want.Append(nil)); got != want || !mine || err != nil {
-		t.Errorf("%+v, %t, %v", got, mine, err)
+	blob := want
+	blob.Blob, blob.Platform = sftpwire.MaxBlob, "linux/arm64"
+	for _, want := range []sftpwire.Part{want, blob} {
+		if got, mine, err := sftpwire.ParsePart(want.Append(nil)); got != want || !mine || err != nil {
+			t.Errorf("%+v, %t, %v", got, mine, err)
+		}
 	}
 	if _, mine, _ := sftpwire.ParsePart(sftpwire.AppendString(nil, "posix-rename@openssh.com")); mine {
 		t.Error("it takes another's request")
 	}
 	good := want.Append(nil)
 	large := sftpwire.Part{Size: sftpwire.MaxPart + 1}.Append(nil)
-	for _, bad := range [][]byte{good[:len(good)-1], append(slices.Clone(good), 0), large, sftpwire.Part{Offset: -1}.Append(nil), sftpwire.AppendString(nil, sftpwire.ReadFile)} {
+	of := blob.Append(nil)
+	blob.Blob++
+	for _, bad := range [][]byte{of[:len(of)-1], of[:len(of)-len("linux/arm64")-8], append(slices.Clone(of), 0), blob.Append(nil), good[:len(good)-1], append(slices.Clone(good), 0), large, sftpwire.Part{Offset: -1}.Append(nil), sftpwire.AppendString(nil, sftpwire.ReadFile)} {
 		if _, mine, err := sftpwire.ParsePart(bad); !mine || !errors.Is(err, sftpwire.ErrMalformed) {
 			t.Errorf("%q: %t, %v", bad, mine, err)
 		}
@@ -162,6 +168,7 @@ func FuzzReader(f *testing.F) {
 
 func FuzzPart(f *testing.F) {
 	f.Add(sftpwire.Part{Path: "/srv/app/1.json", Offset: 1 << 18, Size: sftpwire.MaxPart}.Append(nil))
+	f.Add(sftpwire.Part{Path: "/srv/app/1.json", Size: 9, Blob: 1, Platform: "linux/amd64"}.Append(nil))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if p, mine, err := sftpwire.ParsePart(body); mine && err == nil && !bytes.Equal(p.Append(nil), body) {
 			t.Errorf("%x: %+v", body, p)

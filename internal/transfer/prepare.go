@@ -19,6 +19,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/seed"
 	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/store/local"
+	"github.com/ociv2-sync/ociv2-sync/translate"
 )
 
 // Prepared is a pull of which everything is known: the image and the plan.
@@ -56,6 +57,7 @@ type Prepared struct {
 	delta    *deltaFile      // that of the plan; nil for none
 	links    []*link         // deltas that are applied before it
 	spoiled  error           // why one was of no use
+	all      bool            // nothing of the image is here, as far as is known beforehand
 	noParts  bool            // the server sends no parts of files
 	archived []*seed.Archive // seeds
 	cache    *local.Store
@@ -112,6 +114,7 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 			err = errors.Join(err, p.Close())
 		}
 	}()
+	p.all = !opts.InPlace && !p.hasTrees(r)
 	if err := p.open(ctx, ref); err != nil {
 		return nil, err
 	}
@@ -160,6 +163,24 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 	return p, nil
 }
 
+// expecter is a repository that asks for files while it connects, if it is told which.
+type expecter interface {
+	Expect(tag, platform string, blobs bool)
+}
+
+// expect says what will be read of an image before anything is.
+func (p *Prepared) expect(files repo.Files, ref repo.Ref) {
+	e, ok := files.(expecter)
+	if !ok || ref.Digest != "" {
+		return
+	}
+	platform, err := translate.ParsePlatform(ref.Platform)
+	if err != nil {
+		return // which is told later
+	}
+	e.Expect(ref.Name+"/"+ref.Tag+".json", translate.PlatformName(platform), p.all)
+}
+
 // open reads TAG.json or the manifest.
 func (p *Prepared) open(ctx context.Context, ref repo.Ref) error {
 	if b := p.opts.Bundle; b != nil {
@@ -173,6 +194,7 @@ func (p *Prepared) open(ctx context.Context, ref repo.Ref) error {
 		return err
 	}
 	p.files.Files, p.closers = files, append(p.closers, closer)
+	p.expect(files, ref)
 	p.Image, err = repo.Open(ctx, &p.files, ref)
 	return err
 }
@@ -211,7 +233,7 @@ func (p *Prepared) contents(ctx context.Context, r *root.Root) (err error) {
 		p.tree, err = p.Image.Tree(gctx)
 		return err
 	})
-	if !p.opts.InPlace && !p.hasTrees(r) {
+	if p.all {
 		// Everything is missing, so the indexes are needed for certain: at once,
 		// as on a long link it is round trips that count.
 		g.Go(func() error {

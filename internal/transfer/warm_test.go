@@ -7,10 +7,12 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/stores"
 	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
@@ -56,5 +58,37 @@ func TestPullConnectsEarly(t *testing.T) {
 	must(t, err)
 	if _, err := os.Stat(dialled); err == nil || !again.Present {
 		t.Error("a connection is made for an image that is there")
+	}
+}
+
+// told notes what it is told to expect.
+type told struct {
+	repo.Files
+	tag, platform string
+	blobs         bool
+}
+
+func (e *told) Expect(tag, platform string, blobs bool) {
+	e.tag, e.platform, e.blobs = tag, platform, blobs
+}
+
+// A repository is told what is read first: of a tag its file, and the blobs where all of
+// them are wanted; of a digest nothing.
+func TestExpect(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("0", 64)
+	for ref, want := range map[string]told{
+		"/r/app:1":         {tag: "app/1.json", platform: runtime.GOOS + "/" + runtime.GOARCH},
+		"/r//team/app:1":   {tag: "team/app/1.json", platform: "linux/arm/v7", blobs: true},
+		"/r/app@" + digest: {},
+	} {
+		ref := parseRef(t, ref)
+		if want.blobs {
+			ref.Platform = want.platform
+		}
+		var e told
+		(&Prepared{all: want.blobs}).expect(&e, ref)
+		if e != want {
+			t.Errorf("%v: %+v", ref, e)
+		}
 	}
 }

@@ -73,7 +73,9 @@ func (c *conn) dial(ctx context.Context, by *way) (*link, error) {
 	defer stop()
 	in, out := io.Reader(noting{process.Out, l}), process.In
 	if by != subsystem {
-		p := &parts{out: sftpwire.NewWriter(out), coming: make(map[uint32]*partRead)}
+		p := newParts(sftpwire.NewWriter(out), c.flow)
+		// Before the session is known to be one: that saves a round trip.
+		p.out.Opened = func() { p.expect(c.expected) }
 		l.parts, in, out = p, sftpwire.NewReader(in, p.wants, p.take), joined{p.out, out}
 	}
 	l.client, err = sftp.NewClientPipe(in, out, sftp.MaxConcurrentRequestsPerFile(perFile), sftp.UseConcurrentWrites(true))
@@ -171,11 +173,15 @@ func (l *link) lost(err error) bool {
 		errors.Is(err, io.ErrClosedPipe) || errors.Is(err, syscall.EPIPE)
 }
 
+// parting is how long ssh has to end by itself. It need not: nothing is under way, and
+// all that was written is known to be; to wait for the far side would cost a round trip.
+const parting = 100 * time.Millisecond
+
 // end ends the session and says what ssh had to say.
 func (l *link) end() string {
 	l.watch.Stop()
 	_ = l.process.In.Close()
-	timer := time.AfterFunc(time.Second, l.process.Kill)
+	timer := time.AfterFunc(parting, l.process.Kill)
 	defer timer.Stop()
 	_ = l.client.Close() // waits for the end of what the far side writes
 	_, said := l.process.End()
@@ -188,6 +194,8 @@ type conn struct {
 	opts Options
 	flow *flow.Window // what is read of whole files
 	ways []*way       // those to try; the one that worked is the only one afterwards
+
+	expected []sftpwire.Part // asked for with the first connection
 
 	turn     chan struct{} // holds something while a goroutine looks after live
 	live     *link
@@ -250,7 +258,7 @@ func (c *conn) connect(ctx context.Context) (*link, error) {
 		for i, by := range c.ways {
 			l, err := c.dial(ctx, by)
 			if err == nil {
-				c.live, c.ways = l, c.ways[i:i+1]
+				c.live, c.ways, c.expected = l, c.ways[i:i+1], nil
 				return l, nil
 			}
 			all = err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pkg/sftp"
 
+	"github.com/ociv2-sync/ociv2-sync/internal/flow"
 	"github.com/ociv2-sync/ociv2-sync/internal/sftpwire"
 )
 
@@ -26,22 +27,24 @@ func dataOf(data, version string) []byte {
 }
 
 func TestAnswer(t *testing.T) {
-	if data, version, err := answer(sftpwire.TypeData, dataOf("data", "v")); string(data) != "data" || version != "v" || err != nil {
-		t.Errorf("%q, %q, %v", data, version, err)
+	for blob, body := range map[string][]byte{"": dataOf("data", "v"), "b": sftpwire.AppendString(dataOf("data", "v"), "b")} {
+		if data, version, of, err := answer(sftpwire.TypeData, body); string(data) != "data" || version != "v" || of != blob || err != nil {
+			t.Errorf("%q, %q, %q, %v", data, version, of, err)
+		}
 	}
 	for code, want := range map[uint32]error{2: fs.ErrNotExist, 3: fs.ErrPermission, 8: errNoParts} {
-		if _, _, err := answer(sftpwire.TypeStatus, status(code, "text")); !errors.Is(err, want) {
+		if _, _, _, err := answer(sftpwire.TypeStatus, status(code, "text")); !errors.Is(err, want) {
 			t.Errorf("%d: %v", code, err)
 		}
 	}
-	_, _, err := answer(sftpwire.TypeStatus, status(4, strings.Repeat("\x1b", 5000)))
+	_, _, _, err := answer(sftpwire.TypeStatus, status(4, strings.Repeat("\x1b", 5000)))
 	if err == nil || len(err.Error()) > 2000 || strings.Contains(err.Error(), "\x1b") {
 		t.Errorf("%v", err)
 	}
 	for kind, body := range map[byte][]byte{
 		sftpwire.TypeStatus: {1, 2, 3}, sftpwire.TypeData: {0, 0, 0, 9, 1}, 102: nil,
 	} {
-		if _, _, err := answer(kind, body); !errors.Is(err, sftpwire.ErrMalformed) {
+		if _, _, _, err := answer(kind, body); !errors.Is(err, sftpwire.ErrMalformed) {
 			t.Errorf("%d %v: %v", kind, body, err)
 		}
 	}
@@ -51,16 +54,16 @@ func TestAnswer(t *testing.T) {
 // on its way at the end fails.
 func TestPartsEnd(t *testing.T) {
 	var out bytes.Buffer
-	p := &parts{out: sftpwire.NewWriter(&out), coming: make(map[uint32]*partRead)}
+	p := newParts(sftpwire.NewWriter(&out), flow.New(4))
 	if p.take(sftpwire.TypeData, sftpwire.OwnIDs|9, nil) || p.wants(sftpwire.TypeData, 9) {
 		t.Error("it takes what is not its own")
 	}
-	r := p.request(sftpwire.Part{Path: "/a", Size: 10})
+	r := p.request(sftpwire.Part{Path: "/a", Size: 10}, false)
 	p.fail()
 	if <-r.done; !errors.Is(r.err, sftp.ErrSSHFxConnectionLost) || out.Len() == 0 {
 		t.Errorf("%v, %d bytes sent", r.err, out.Len())
 	}
-	if r = p.request(sftpwire.Part{Path: "/a", Size: 10}); !errors.Is(r.err, sftp.ErrSSHFxConnectionLost) {
+	if r = p.request(sftpwire.Part{Path: "/a", Size: 10}, false); !errors.Is(r.err, sftp.ErrSSHFxConnectionLost) {
 		t.Errorf("%v", r.err)
 	}
 }
@@ -68,12 +71,12 @@ func TestPartsEnd(t *testing.T) {
 // Parts of several versions of a file are not joined.
 func TestPartsOfVersions(t *testing.T) {
 	var out bytes.Buffer
-	p := &parts{out: sftpwire.NewWriter(&out), coming: make(map[uint32]*partRead)}
+	p := newParts(sftpwire.NewWriter(&out), flow.New(4))
 	for _, versions := range [][]string{{"a", "a"}, {"a", "b"}} {
 		var data []byte
 		var err error
 		var wg sync.WaitGroup
-		wg.Go(func() { data, _, err = p.read("/a", 2*sftpwire.MaxPart) })
+		wg.Go(func() { data, _, err = p.read("/a", 2*sftpwire.MaxPart-1) })
 		ids := make([]uint32, 0, 2)
 		for len(ids) < 2 {
 			runtime.Gosched()
@@ -99,10 +102,12 @@ func TestPartsOfVersions(t *testing.T) {
 
 func FuzzAnswer(f *testing.F) {
 	f.Add(byte(sftpwire.TypeData), dataOf("data", "v"))
+	f.Add(byte(sftpwire.TypeData), sftpwire.AppendString(dataOf("data", "v"), "blobs/sha256/00"))
 	f.Add(byte(sftpwire.TypeStatus), status(4, "Failure"))
 	f.Fuzz(func(t *testing.T, kind byte, body []byte) {
-		data, version, err := answer(kind, body)
-		if err == nil && (kind != sftpwire.TypeData || !bytes.Equal(dataOf(string(data), version), body)) {
+		data, version, blob, err := answer(kind, body)
+		same := dataOf(string(data), version)
+		if err == nil && (kind != sftpwire.TypeData || !bytes.Equal(same, body) && !bytes.Equal(sftpwire.AppendString(same, blob), body)) {
 			t.Errorf("%d %x: %x", kind, body, data)
 		}
 	})

@@ -14,7 +14,6 @@ import (
 	"github.com/pkg/sftp"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/flow"
-	"github.com/ociv2-sync/ociv2-sync/internal/sftpwire"
 	"github.com/ociv2-sync/ociv2-sync/store"
 )
 
@@ -25,6 +24,8 @@ const (
 	// small is the limit up to which a file is asked for whole before its size is
 	// known.
 	small = 1 << 20
+	// maxWhole is how much of a file of known size is asked for at once.
+	maxWhole = 16 << 20
 )
 
 // ReadFile returns the contents of a file, of at most limit bytes: the error
@@ -90,21 +91,13 @@ func (w *whole) inTurn(ctx context.Context, read func() error) error {
 
 // readParts reads the file in parts, and reports whether that is all of it.
 func (w *whole) readParts(ctx context.Context, p *parts, name string) (all bool, err error) {
-	size := w.limit + 1
-	if w.limit > small {
-		size = sftpwire.MaxPart
-	}
 	err = w.inTurn(ctx, func() error {
-		data, took, err := p.read(name, size)
-		if took > 0 { // else nothing has come
-			w.flow.Answered(took)
-			w.flow.Arrived(len(data))
-		}
+		data, ended, err := p.read(name, w.limit)
 		switch {
 		case err != nil:
-		case int64(len(data)) < size:
+		case ended && int64(len(data)) <= w.limit:
 			w.data, all = data, true
-		case w.limit <= small:
+		case ended || w.limit <= small:
 			err = fmt.Errorf("%w: more than %d bytes", store.ErrTooLarge, w.limit)
 		}
 		return err

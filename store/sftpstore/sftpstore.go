@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/flow"
+	"github.com/ociv2-sync/ociv2-sync/internal/sftpwire"
 	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
 )
@@ -69,6 +70,30 @@ func Open(rawURL string, o Options) (*Dir, error) {
 		conn: &conn{at: at, opts: o, flow: flow.New(mostFiles), ways: ways, turn: make(chan struct{}, 1)},
 		name: strings.TrimSuffix(rawURL, "/"), base: at.Path,
 	}, nil
+}
+
+// expectParts is how many parts of each blob of an image are asked for before it is known
+// how many there are: enough for a tree of some 25,000 nodes and 800 MB. What is beyond
+// takes a round trip more.
+var expectParts = [sftpwire.MaxBlob]int{4, 2, 1, 1, 1}
+
+// Expect says that the TAG.json at a path is read first, and with blobs also that the
+// table of contents and the chunk indexes of its image for a platform, OS/ARCH[/VARIANT],
+// will be: where this program is the far side, they are asked for while the connection is
+// made. It must precede all reading.
+func (d *Dir) Expect(tag, platform string, blobs bool) {
+	name := d.path(tag)
+	d.conn.expected = []sftpwire.Part{{Path: name, Size: sftpwire.MaxPart}}
+	if !blobs {
+		return
+	}
+	for i, n := range expectParts {
+		for k := range n {
+			d.conn.expected = append(d.conn.expected, sftpwire.Part{
+				Path: name, Offset: int64(k) * sftpwire.MaxPart, Size: sftpwire.MaxPart, Blob: i + 1, Platform: platform,
+			})
+		}
+	}
 }
 
 // Close ends the connection. Nothing may be under way or follow.

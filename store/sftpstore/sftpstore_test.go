@@ -64,6 +64,12 @@ func fakeSSH(args []string) error {
 		out = &cut{w: out, left: 150_000, stuck: host == "stuck"}
 	case "relayed":
 		return through(os.Getenv(relayKey))
+	case "later":
+		return serveLater()
+	case "blobs": // the first of which is blobs/0
+		return sftpserve.Serve(context.Background(), stream{os.Stdin, out}, sftpserve.Options{
+			Blobs: func([]byte, string) ([]string, error) { return []string{"blobs/0"}, nil },
+		})
 	case "go": // a server that is not ours, with a link and without fsync
 		s, err := sftp.NewServer(stream{os.Stdin, out})
 		if err != nil {
