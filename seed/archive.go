@@ -159,8 +159,14 @@ func (a *Archive) Open(_ context.Context, path string) (io.ReadCloser, error) {
 	if !ok {
 		return nil, fmt.Errorf("seed: %s: %s was not kept: %w", a.name, path, fs.ErrNotExist)
 	}
-	return io.NopCloser(r), nil
+	return spooled{r}, nil
 }
+
+// spooled is a content in a spool.
+type spooled struct{ *io.SectionReader }
+
+// Close implements io.Closer: the spool stays open.
+func (spooled) Close() error { return nil }
 
 // Find implements [Seed]: it reads every archive of which is not known what it
 // holds, once.

@@ -185,7 +185,7 @@ func (s *spool) release(off, size int64) {
 }
 
 // content returns a content that is kept.
-func (s *spool) content(path string) (io.Reader, bool) {
+func (s *spool) content(path string) (*io.SectionReader, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e, ok := s.at[path]

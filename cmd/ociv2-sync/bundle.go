@@ -25,7 +25,11 @@ func newBundleCommand(a *app) *cobra.Command {
 		Short: "Write what a device lacks of an image to one file",
 		Long: `Bundle writes what a device would fetch to pull an image, if it has the images given
 with --have in its root: a delta where that is smaller, else the chunks that it lacks.
-Without --have that is all of the image. The file goes to the device by whatever
+Of a changed file that is what plan says on such a device: chunks that the old version
+has are left out, and the bundle says where in it they are. To find them, the old versions
+are read out of the repository. A device may have those images in another form, as a
+--seed, if no delta is in the bundle, and may have more. Without --have a bundle has all
+of the image. The file goes to the device by whatever
 means, and there ociv2-sync pull --from-bundle FILE takes the image from it, with every
 check that a pull from the repository makes. An image made with --platform for another
 platform than the device's is pulled with the same.`,

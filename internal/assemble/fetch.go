@@ -97,12 +97,13 @@ func (b *builder) cutOut(ctx context.Context, c *seed.Chunk, dst []byte) (_ []by
 		return nil, err
 	}
 	defer f.Close()
-	at, ok := f.(io.ReaderAt)
-	if !ok {
-		return nil, errors.New("it is not a file")
-	}
 	data := slices.Grow(dst[:0], int(c.Size))[:c.Size]
-	if _, err := at.ReadAt(data, c.At); err != nil {
+	if at, ok := f.(io.ReaderAt); ok {
+		_, err = at.ReadAt(data, c.At)
+	} else if _, err = io.CopyN(io.Discard, f, c.At); err == nil {
+		_, err = io.ReadFull(f, data) // as of a layer of compressed files
+	}
+	if err != nil {
 		return nil, err
 	}
 	if b.job.Algorithm.Sum(data) != c.ID {

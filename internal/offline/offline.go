@@ -160,6 +160,13 @@ func (b *Bundle) HasBlob(d digest.Digest) bool {
 	return ok
 }
 
+// HasChunk reports whether the bundle has a chunk.
+func (b *Bundle) HasChunk(id chunk.ID) bool {
+	_, packed := b.files[chunkPath(id, store.Compressed)]
+	_, raw := b.files[chunkPath(id, store.Raw)]
+	return packed || raw
+}
+
 func (b *Bundle) lacks(path string) error {
 	return fmt.Errorf("%s/%s: %w: %w", b, path, ErrLacks, store.ErrNotFound)
 }

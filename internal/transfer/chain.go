@@ -270,7 +270,7 @@ func (p *Prepared) chooseChain(ctx context.Context, r *root.Root) error {
 	for _, l := range links {
 		size += l.file.rest()
 	}
-	if p.opts.Deltas != DeltaOnly && size > p.missingBytes()/chunksAtBest {
+	if p.opts.Deltas != DeltaOnly && p.opts.Bundle == nil && size > p.missingBytes()/chunksAtBest {
 		if err := p.chooseDelta(ctx, r); err != nil {
 			return err
 		}
@@ -285,6 +285,7 @@ func (p *Prepared) chooseChain(ctx context.Context, r *root.Root) error {
 	p.links = links
 	seeds := p.Plan.Seeds
 	for _, l := range links {
+		p.chain = append(p.chain, l.file)
 		if err := l.locate(ctx, seeds); err != nil {
 			return err
 		}

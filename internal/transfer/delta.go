@@ -244,7 +244,7 @@ func (p *Prepared) chooseDelta(ctx context.Context, r *root.Root) error {
 	}
 	for _, d := range p.Image.Deltas {
 		known := slices.ContainsFunc(p.heads, func(f *deltaFile) bool { return f.Blob == d.Blob })
-		if known || len(p.heads) >= maxHeads || bestBytes >= missing/10*9 || d.Head > missing && p.opts.Deltas != DeltaOnly {
+		if known || len(p.heads) >= maxHeads || bestBytes >= missing/10*9 || d.Head > missing && p.opts.Deltas != DeltaOnly && p.opts.Bundle == nil {
 			continue
 		}
 		f, err := p.openDelta(ctx, r, d)
@@ -263,6 +263,10 @@ func (p *Prepared) chooseDelta(ctx context.Context, r *root.Root) error {
 		return nil
 	}
 	p.Plan.Use(usable(best.head, bestBases), bestBases)
+	if p.opts.Bundle != nil { // it has no chunks of what the delta makes
+		p.delta = best
+		return nil
+	}
 	// One of which nothing is at hand, and that lacks nothing, is smaller than
 	// the chunks: it would not have been published otherwise.
 	whole := bestBytes == missing && p.Plan.FromDelta().Contents == len(best.head.Records)

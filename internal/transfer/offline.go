@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,6 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/internal/root"
 	"github.com/ociv2-sync/ociv2-sync/seed"
-	"github.com/ociv2-sync/ociv2-sync/store"
 )
 
 // BundleOptions are the options of MakeBundle.
@@ -69,13 +69,24 @@ func MakeBundle(ctx context.Context, ref repo.Ref, file string, opts BundleOptio
 	if err != nil {
 		return nil, err
 	}
-	var known []digest.Digest
+	var had []*claim
+	defer func() {
+		for _, c := range had {
+			err = errors.Join(err, c.p.Close())
+		}
+	}()
+	known := make(map[digest.Digest]bool)
 	for _, have := range opts.Have {
-		t, err := claim(ctx, r, have, &pull)
+		c, err := newClaim(ctx, r, have, opts.Pull)
 		if err != nil {
 			return nil, err
 		}
-		known = append(known, t)
+		had, known[c.p.Image.Manifest.TOCDigest] = append(had, c), true
+	}
+	// A root has its trees in this order.
+	slices.SortFunc(had, func(a, b *claim) int { return cmp.Compare(a.p.Image.Digest, b.p.Image.Digest) })
+	for _, c := range had {
+		pull.claimed = append(pull.claimed, seed.NewClaim("image "+c.p.Image.Ref.String(), c.p.tree.TOC.Nodes, c.read))
 	}
 	p, err := prepare(ctx, ref, r, pull, false)
 	if err != nil {
@@ -86,60 +97,10 @@ func MakeBundle(ctx context.Context, ref repo.Ref, file string, opts BundleOptio
 	return b.write(ctx, file)
 }
 
-// claim makes a root that looks as if it had an image: of its tree there is only the table of
-// contents, and a seed in opts that says to have it all. It returns the digest of the
-// table.
-func claim(ctx context.Context, r *root.Root, ref repo.Ref, opts *PullOptions) (_ digest.Digest, err error) {
-	p := &Prepared{opts: *opts}
-	defer func() { err = errors.Join(err, p.Close()) }()
-	if err := p.open(ctx, ref); err != nil {
-		return "", err
-	}
-	t, err := p.Image.Tree(ctx)
-	if err != nil {
-		return "", err
-	}
-	w, err := r.Lock("bundle")
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, w.Unlock()) }()
-	empty, err := w.TempTree()
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, empty.Remove()) }()
-	blobs := root.Blobs{Manifest: p.Image.ManifestBytes, Config: p.Image.Config, TOC: t.Canonical}
-	opts.claimed = append(opts.claimed, &claimed{ref: ref, tree: t})
-	return p.Image.Manifest.TOCDigest, w.Commit(empty, blobs, ref.Name, rootTag(ref), ref.String())
-}
-
-// claimed is a seed of which nothing but its table of contents is here.
-type claimed struct {
-	ref  repo.Ref
-	tree *repo.Tree
-}
-
-func (c *claimed) String() string { return "image " + c.ref.String() }
-
-func (c *claimed) Find(ctx context.Context, want *seed.Wanted, found func(seed.Digest, string)) error {
-	for i := range c.tree.TOC.Nodes {
-		n := &c.tree.TOC.Nodes[i]
-		if n.IsRegular() && n.Link < 0 && n.Size > 0 && want.Take(n.Digest, n.Size) {
-			found(n.Digest, "")
-		}
-	}
-	return ctx.Err()
-}
-
-func (c *claimed) Open(context.Context, string) (io.ReadCloser, error) {
-	return nil, fmt.Errorf("transfer: %s: %w", c, store.ErrNotFound)
-}
-
 // bundler writes what a plan fetches to a bundle.
 type bundler struct {
 	p     *Prepared
-	known []digest.Digest // tables of contents that the device has
+	known map[digest.Digest]bool // tables of contents that the device has
 	out   *offline.Writer
 }
 
@@ -153,7 +114,7 @@ func (b *bundler) write(ctx context.Context, file string) (_ *Bundled, err error
 	done := &Bundled{Digest: b.p.Image.Digest}
 	err = b.metadata(ctx)
 	if err == nil && !b.p.Present {
-		done.Delta = b.p.delta != nil
+		done.Delta = b.p.delta != nil || len(b.p.links) > 0
 		done.Chunks, err = b.chunks(ctx)
 	}
 	if err == nil {
@@ -172,7 +133,6 @@ func (b *bundler) write(ctx context.Context, file string) (_ *Bundled, err error
 // have.
 func (b *bundler) metadata(ctx context.Context) error {
 	im := b.p.Image
-	m := im.Manifest
 	if im.TagBytes != nil {
 		name := im.Ref.Name + "/" + im.Ref.Tag + ".json"
 		if err := b.out.File(name, int64(len(im.TagBytes)), bytes.NewReader(im.TagBytes)); err != nil {
@@ -181,20 +141,7 @@ func (b *bundler) metadata(ctx context.Context) error {
 	}
 	blobs := slices.Clone(im.Opened)
 	if !b.p.Present {
-		d := b.p.delta
-		if !slices.Contains(b.known, m.TOCDigest) && (d == nil || !slices.Contains(b.known, d.From)) {
-			blobs = append(blobs, m.TOC)
-		}
-		if len(b.p.Plan.Missing) > 0 {
-			for _, blob := range m.Blobs() {
-				if blob.Digest != m.Config.Digest && blob.Digest != m.TOC.Digest {
-					blobs = append(blobs, blob)
-				}
-			}
-		}
-		if d != nil {
-			blobs = append(blobs, ocispec.Descriptor{Digest: d.Blob, Size: d.Size})
-		}
+		blobs = append(blobs, b.needed()...)
 	}
 	for _, blob := range blobs {
 		if err := b.blob(ctx, blob); err != nil {
@@ -202,6 +149,35 @@ func (b *bundler) metadata(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// needed returns the blobs beside manifest and config that the device needs.
+func (b *bundler) needed() (blobs []ocispec.Descriptor) {
+	m := b.p.Image.Manifest
+	var deltas []*deltaFile
+	if len(b.p.links) > 0 {
+		deltas = b.p.chain
+	}
+	if b.p.delta != nil {
+		deltas = append(deltas, b.p.delta)
+	}
+	// The first delta brings the table of contents, or a part of it.
+	if !b.known[m.TOCDigest] && (len(deltas) == 0 || !b.known[deltas[0].From]) {
+		blobs = append(blobs, m.TOC)
+	}
+	if len(b.p.Plan.Missing) > 0 {
+		for _, blob := range m.Blobs() {
+			// What says where chunks lie is for those who read parts of the index.
+			spans := m.Spans != nil && blob.Digest == m.Spans.Digest && b.p.spans == nil
+			if blob.Digest != m.Config.Digest && blob.Digest != m.TOC.Digest && !spans {
+				blobs = append(blobs, blob)
+			}
+		}
+	}
+	for _, d := range deltas {
+		blobs = append(blobs, ocispec.Descriptor{Digest: d.Blob, Size: d.Size})
+	}
+	return blobs
 }
 
 // blob copies a blob of the repository and checks it on the way.
@@ -230,6 +206,9 @@ func (b *bundler) chunks(ctx context.Context) (int, error) {
 	if len(b.p.Plan.Chunks) == 0 {
 		return 0, nil
 	}
+	if err := b.bases(); err != nil {
+		return 0, err
+	}
 	// Many requests at a time, in any order, and then the order of the plan.
 	never := make(chan struct{})
 	if _, err := assemble.Prefetch(ctx, never, b.p.Plan.Chunks, b.p.space.Algorithm, st, b.p.cache, b.p.opts.Jobs); err != nil {
@@ -253,19 +232,18 @@ func (b *bundler) chunks(ctx context.Context) (int, error) {
 	return len(seen), nil
 }
 
-// openBundle opens the image of a bundle. Deltas that are not in it are left out, and where
-// nothing else is, nothing else is tried.
-func (p *Prepared) openBundle(ctx context.Context, b *offline.Bundle, platform string) error {
-	p.files.Files, p.closers = b, append(p.closers, b)
-	ref := b.Ref()
-	ref.Platform = platform
-	var err error
-	if p.Image, err = repo.Open(ctx, &p.files, ref); err != nil {
-		return err
+// bases writes which chunks are not in the bundle because the device has them.
+func (b *bundler) bases() error {
+	bases, parts := b.p.Plan.Parts(b.p.space)
+	if len(parts) == 0 {
+		return nil
 	}
-	p.Image.Deltas = slices.DeleteFunc(p.Image.Deltas, func(d repo.Delta) bool { return !b.HasBlob(d.Blob) })
-	if len(p.Image.Deltas) > 0 && !b.HasBlob(p.Image.Manifest.Catar.Index.Digest) {
-		p.opts.Deltas = DeltaOnly
+	list := &offline.Bases{}
+	for _, base := range bases {
+		list.Bases = append(list.Bases, offline.Base(base))
 	}
-	return nil
+	for _, part := range parts {
+		list.Parts = append(list.Parts, offline.Part(part))
+	}
+	return b.out.Bases(b.p.Image.Ref.Name, list)
 }

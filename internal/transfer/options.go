@@ -73,7 +73,7 @@ type PullOptions struct {
 	Sending func(n, total int64)
 
 	layers  layersOpener
-	claimed []seed.Seed // that are elsewhere: for a plan that is not carried out here
+	claimed []seed.Seed // what another device has, in place of the root's: for a plan that is not carried out here
 }
 
 var errShift = fmt.Errorf("transfer: %w: owners are shifted only in a directory of their own (rootfs:DIR)", ErrUsage)

@@ -56,6 +56,7 @@ type Prepared struct {
 	heads    []*deltaFile    // deltas whose heads were read
 	delta    *deltaFile      // that of the plan; nil for none
 	links    []*link         // deltas that are applied before it
+	chain    []*deltaFile    // all that lead to it, those too that nothing is needed of
 	spoiled  error           // why one was of no use
 	all      bool            // nothing of the image is here, as far as is known beforehand
 	noParts  bool            // the server sends no parts of files
@@ -63,6 +64,7 @@ type Prepared struct {
 	cache    *local.Store
 	store    store.Store       // nil until it is opened
 	early    map[chunk.ID]bool // chunks that were fetched while seeds were read
+	bases    *bases            // of a bundle; nil for none
 }
 
 // Close frees what the pull needs.
@@ -262,6 +264,9 @@ func (p *Prepared) sources(ctx context.Context, r *root.Root, pull bool) error {
 	if err := p.match(ctx, seeds, pull); err != nil {
 		return err
 	}
+	if err := p.findBases(ctx); err != nil {
+		return err
+	}
 	if err := p.chooseChain(ctx, r); err != nil {
 		return err
 	}
@@ -275,12 +280,13 @@ func (p *Prepared) match(ctx context.Context, seeds seedOpener, pull bool) (err 
 			return err
 		}
 	}
-	err = seeds.open(p.opts.Seeds)
+	if seeds.seeds = append(seeds.seeds, p.opts.claimed...); len(p.opts.claimed) == 0 {
+		err = seeds.open(p.opts.Seeds)
+	}
 	p.closers = append(p.closers, seeds.closers...)
 	if err != nil {
 		return err
 	}
-	seeds.seeds = append(seeds.seeds, p.opts.claimed...)
 	search, err := seed.Look(ctx, p.tree.TOC.Nodes, seeds.seeds, p.opts.Logger)
 	if err != nil {
 		return err
@@ -297,10 +303,11 @@ func (p *Prepared) match(ctx context.Context, seeds seedOpener, pull bool) (err 
 	if err := p.leaveSpace(least); err != nil {
 		return err
 	}
-	// A budget is for the whole plan, which is not known yet.
+	// A budget is for the whole plan, which is not known yet. A bundle is no link that
+	// waits.
 	// Where there are deltas, what is missing may cost less than its chunks.
 	deltas := p.opts.Deltas != DeltaNever && len(p.Image.Deltas)+len(p.Image.Links) > 0
-	if deltas || p.opts.MaxBytes >= 0 || p.opts.Offline {
+	if deltas || p.opts.MaxBytes >= 0 || p.opts.Offline || p.opts.Bundle != nil {
 		return find(ctx)
 	}
 	return p.fetchBeside(ctx, search.Certain(p.tree.TOC.Nodes, p.tree.Layout), least, find)
@@ -365,14 +372,17 @@ func (p *Prepared) cover(ctx context.Context) error {
 
 // choose gives a plan its chunks. log, which may be nil, is told of seeds of no use.
 func (p *Prepared) choose(ctx context.Context, plan *seed.Plan, space *seed.Space, log *slog.Logger) error {
-	err := plan.Cover(p.tree.TOC.Nodes, p.tree.Layout, space, func(id chunk.ID) bool {
+	cached := func(id chunk.ID) bool {
 		if p.cache == nil {
 			return false
 		}
 		_, err := p.cache.StoredSize(ctx, id)
 		return err == nil
-	})
-	if err != nil {
+	}
+	if p.opts.Bundle != nil {
+		return p.chooseBundled(ctx, plan, space, log, cached)
+	}
+	if err := plan.Cover(p.tree.TOC.Nodes, p.tree.Layout, space, cached); err != nil {
 		return err
 	}
 	for i := range plan.Chunks {
