@@ -65,25 +65,14 @@ separated by colons; OCIV2_SYNC_HEADER one header a line.
 		SilenceUsage:               true,
 		SilenceErrors:              true,
 		SuggestionsMinimumDistance: 2, // cobra's default, which it sets only where it suggests by itself
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
-			}
-			near := ""
-			if names := cmd.SuggestionsFor(args[0]); len(names) > 0 {
-				near = " (did you mean " + strings.Join(names, " or ") + "?)"
-			}
-			return usageError{fmt.Errorf("there is no command %q%s; see ociv2-sync --help", args[0], near)}
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usageError{fmt.Errorf("no command given; see %s --help", cmd.CommandPath())}
-		},
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.defaults(cmd.Flags()) },
+		Args:                       noSuchCommand,
+		RunE:                       noCommand,
+		PersistentPreRunE:          func(cmd *cobra.Command, _ []string) error { return a.defaults(cmd.Flags()) },
 	}
 	cmd.SetOut(a.stdout)
 	cmd.SetErr(a.stderr)
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+		return usageError{fmt.Errorf("%w; see %s --help", flagError(err), cmd.CommandPath())}
 	})
 	f := cmd.PersistentFlags()
 	cmd.SetGlobalNormalizationFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
@@ -112,6 +101,7 @@ separated by colons; OCIV2_SYNC_HEADER one header a line.
 	} {
 		cmd.AddCommand(finish(add(a)))
 	}
+	strictHelp(cmd)
 	return cmd
 }
 
@@ -136,16 +126,6 @@ func finish(cmd *cobra.Command) *cobra.Command {
 		finish(sub)
 	}
 	return cmd
-}
-
-// usageArgs makes the errors of an argument check usage errors.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usageError{fmt.Errorf("%w; usage: %s", err, cmd.UseLine())}
-		}
-		return nil
-	}
 }
 
 // defaults gives the flags that were not set their values from the
@@ -256,13 +236,14 @@ func (a *app) print(v any, text func(w io.Writer)) error {
 // failure is an error as JSON.
 type failure struct {
 	Message string   `json:"message"`
+	Advice  string   `json:"advice,omitempty"` // what to do
 	Exit    int      `json:"exit"`
 	Missing []string `json:"missing,omitempty"` // paths, with --offline
 	Changed []string `json:"changed,omitempty"` // paths, of an extraction in place
 }
 
 func newFailure(err error) *failure {
-	f := &failure{Message: message(err), Exit: exitCode(err)}
+	f := &failure{Message: message(err), Advice: advice(err), Exit: exitCode(err)}
 	if m, ok := errors.AsType[*transfer.MissingError](err); ok {
 		f.Missing = m.Paths
 	}
@@ -304,27 +285,6 @@ func (a *app) fail(err error) {
 		text += "; " + do
 	}
 	fmt.Fprintf(a.stderr, "ociv2-sync: %s\n", text)
-}
-
-// message returns an error as one line for people: without control characters,
-// which an object's name may have brought along, and without the name of the
-// package that it comes from.
-func message(err error) string {
-	text := strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, err.Error())
-	where, rest, ok := strings.Cut(text, ": ")
-	switch where {
-	case "archive", "assemble", "caibx", "catalogue", "catar", "chunk", "durable", "httpstore", "ingest", "local",
-		"ocidest", "ocisrc", "repo", "root", "s3store", "seed", "serve", "sftpstore", "sshstore", "store", "stores", "toc", "transfer", "translate", "tree":
-		if ok {
-			return rest
-		}
-	}
-	return text
 }
 
 // terminal reports whether stderr is a terminal.

@@ -20,10 +20,8 @@ func newDeltaCommand(a *app) *cobra.Command {
 		Short: "Make, list and apply deltas between images",
 		Long: `A delta is one file that turns the file contents of one image into those of
 another. Push makes deltas, and pull uses them, without these commands.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usageError{errors.New("delta make, delta list or delta apply; see " + cmd.CommandPath() + " --help")}
-		},
+		Args: noSuchCommand,
+		RunE: noCommand,
 	}
 	for _, add := range []func(*app) *cobra.Command{newDeltaMakeCommand, newDeltaListCommand, newDeltaApplyCommand} {
 		cmd.AddCommand(add(a))

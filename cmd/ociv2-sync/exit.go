@@ -2,8 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io/fs"
+	"net"
+	"net/http"
 	"syscall"
 
 	"github.com/ociv2-sync/ociv2-sync/caibx"
@@ -23,6 +27,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 	"github.com/ociv2-sync/ociv2-sync/seed"
 	"github.com/ociv2-sync/ociv2-sync/store"
+	"github.com/ociv2-sync/ociv2-sync/store/httpstore"
 	"github.com/ociv2-sync/ociv2-sync/store/s3store"
 	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
 	"github.com/ociv2-sync/ociv2-sync/toc"
@@ -78,17 +83,36 @@ func advice(err error) string {
 	if _, ok := errors.AsType[*translate.LayerError](err); ok && errors.Is(err, translate.ErrLimit) {
 		return "if you trust the image, raise the limit that a --limit option sets"
 	}
+	if _, ok := errors.AsType[*net.DNSError](err); ok {
+		return "check the name of the host, and the network"
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || errors.Is(err, http.ErrSchemeMismatch) {
+		return "if it is meant to be plain HTTP, say http:// or, of a registry, --plain-http"
+	}
+	if e, ok := errors.AsType[x509.CertificateInvalidError](err); ok && e.Reason == x509.Expired {
+		return "renew the server's certificate, or set this machine's clock"
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return "--ca-file names an authority to trust, if it is not among the system's"
+	}
+	if e, ok := errors.AsType[*httpstore.StatusError](err); ok && (e.Code == http.StatusUnauthorized || e.Code == http.StatusForbidden) {
+		return "log in with --header, --netrc or --cert"
+	}
 	for _, a := range []struct {
 		target error
 		text   string
 	}{
-		{durable.ErrOccupied, "choose another directory, or --replace this one"},
+		{durable.ErrOccupied, "choose another one, or --replace this"},
+		{repo.ErrNoImage, "ociv2-sync images REPO lists what is there"},
+		{repo.ErrNoRepository, "a repository is a directory that push made, or its URL, such as https://HOST/PATH"},
 		{offline.ErrLacks, "the bundle was made for devices that have more; pull from the repository"},
 		{tree.ErrMounted, "unmount it, or choose another directory"},
 		{repo.ErrOutside, "--allow-store accepts it, if you trust it"},
 		{transfer.ErrBudget, "raise --max-bytes, or add a --seed that has more of the image"},
 		{transfer.ErrSpace, "free some space, or pull to another filesystem"},
 		{s3store.ErrConditions, "--single-writer accepts it, if nobody else writes to this repository meanwhile"},
+		{syscall.ENOSPC, "free some space, or choose another filesystem"},
+		{syscall.EDQUOT, "free some space, or choose another filesystem"},
 		{store.ErrNetwork, "try again; a pull goes on with what it has fetched"},
 		{transfer.ErrNotAttached, "pull fetches the layers; or push --attach it"},
 		{registry.ErrDenied, "log in to it with podman or docker, or name a file that they wrote with --authfile"},

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -23,10 +24,14 @@ func run(args []string, stdout, stderr io.Writer, env func(string) (string, bool
 	}
 	ctx, stop := withSignals(context.Background())
 	defer stop()
-	a := &app{stdout: stdout, stderr: stderr, env: env}
+	out := &resultWriter{w: stdout}
+	a := &app{stdout: out, stderr: stderr, env: env}
 	root := newRootCommand(a)
 	root.SetArgs(verbFirst(root, args))
 	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = out.err // a result that nobody got is no result
+	}
 	if err == nil {
 		return exitDone
 	}
@@ -37,6 +42,21 @@ func run(args []string, stdout, stderr io.Writer, env func(string) (string, bool
 	}
 	a.fail(err)
 	return exitCode(err)
+}
+
+// resultWriter is standard output, and remembers the first error of writing to it.
+type resultWriter struct {
+	w   io.Writer
+	err error
+}
+
+// Write implements io.Writer.
+func (o *resultWriter) Write(p []byte) (int, error) {
+	n, err := o.w.Write(p)
+	if err != nil && o.err == nil {
+		o.err = fmt.Errorf("print the result: %w", err)
+	}
+	return n, err
 }
 
 // endedBy is the error for a signal that ended what failed with err: what was

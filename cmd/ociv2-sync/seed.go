@@ -13,10 +13,8 @@ func newSeedCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "seed",
 		Short: "Look after what is known of seeds",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usageError{fmt.Errorf("no command given; see %s --help", cmd.CommandPath())}
-		},
+		Args:  noSuchCommand,
+		RunE:  noCommand,
 	}
 	cmd.AddCommand(newSeedIndexCommand(a))
 	return cmd

@@ -33,6 +33,9 @@ type catalogFile struct {
 // Catalog reads what images a repository has, sorted by name.
 func Catalog(ctx context.Context, files Files) ([]Name, error) {
 	b, err := files.ReadFile(ctx, catalogName, maxCatalog)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("repo: %s: %w: %w", files, ErrNoRepository, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("repo: %w", err)
 	}

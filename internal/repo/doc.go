@@ -26,6 +26,11 @@ var (
 	// ErrMismatch reports an object that has not the digest or the size by
 	// which it is named, or that contradicts another.
 	ErrMismatch = errors.New("object does not match what names it")
+	// ErrNoImage reports that a repository has no image by that name and tag, or
+	// digest, and ErrNoRepository that there is no repository. They come with
+	// store.ErrNotFound.
+	ErrNoImage      = errors.New("no such image or tag")
+	ErrNoRepository = errors.New("no repository there")
 	// ErrOutside reports a chunk store outside the origin of its image.
 	ErrOutside = errors.New("chunk store outside the image's origin")
 )

@@ -36,7 +36,7 @@ type Dir struct {
 func OpenDir(path string) (*Dir, error) {
 	root, err := os.OpenRoot(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("repo: %s: %w", path, store.ErrNotFound)
+		return nil, fmt.Errorf("repo: %s: %w: %w", path, ErrNoRepository, store.ErrNotFound)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("repo: %w", err)

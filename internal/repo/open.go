@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/ociv2-sync/ociv2-sync/caibx"
 	"github.com/ociv2-sync/ociv2-sync/catar"
+	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 	"github.com/ociv2-sync/ociv2-sync/translate"
 )
@@ -62,7 +64,7 @@ func Open(ctx context.Context, files Files, ref Ref) (*Image, error) {
 		path = ref.Name + "/" + ref.Tag + ".json"
 		b, err := files.ReadFile(ctx, path, maxTag)
 		if err != nil {
-			return nil, fmt.Errorf("repo: %w", err)
+			return nil, im.absent(err)
 		}
 		if tag, err = parseTag(b); err != nil {
 			return nil, objectError(files, path, err)
@@ -94,13 +96,22 @@ func Open(ctx context.Context, files Files, ref Ref) (*Image, error) {
 	return im, nil
 }
 
+// absent is the error of reading what an image is opened by: where that is not there,
+// there is no such image.
+func (im *Image) absent(err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("repo: %s: %w: %w", im.Ref, ErrNoImage, err)
+	}
+	return fmt.Errorf("repo: %w", err)
+}
+
 // manifest reads the manifest of an image that is opened by its digest, which does
 // not tell the size.
 func (im *Image) manifest(ctx context.Context) error {
 	path := im.BlobPath(im.Digest)
 	b, err := im.files.ReadFile(ctx, path, translate.MaxManifest)
 	if err != nil {
-		return fmt.Errorf("repo: manifest: %w", err)
+		return im.absent(err)
 	}
 	d := ocispec.Descriptor{Digest: im.Digest, Size: int64(len(b))}
 	if err := checkBlob(d, b); err != nil {

@@ -204,7 +204,7 @@ func checkName(name string) error {
 func checkTag(tag string) error {
 	switch {
 	case !tagPattern.MatchString(tag):
-		return fmt.Errorf("tag %q", tag)
+		return fmt.Errorf("tag %q is not 1 to 128 letters, digits, \"_\", \".\" and \"-\"", tag)
 	case tag == "index", tag == "catalog":
 		return fmt.Errorf("tag %q is reserved", tag)
 	}

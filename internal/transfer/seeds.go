@@ -45,11 +45,11 @@ func IndexSeeds(ctx context.Context, rootPath string, names []string, log *slog.
 	if err != nil {
 		return sum, err
 	}
-	memory, save, err := openMemory(r, log)
+	memory, err := catalogue.Open(r.Catalogue(), catalogue.Options{Logger: log})
 	if err != nil {
 		return sum, err
 	}
-	defer save()
+	defer func() { err = errors.Join(err, memory.Close()) }() // to remember is all that this is for
 	seeds := seedOpener{memory: memory, log: log}
 	defer func() {
 		for _, c := range seeds.closers {

@@ -42,7 +42,10 @@ func openSource(ctx context.Context, source string, opts PushOptions) (*toc.Sour
 	}
 	defer image.Close()
 	src, err := translate.Merge(ctx, image, translate.MergeOptions{TempDir: opts.TempDir, Limits: opts.Limits})
-	return src, image.Info(), err
+	if err != nil {
+		return nil, nil, fmt.Errorf("transfer: %s: %w", source, err)
+	}
+	return src, image.Info(), nil
 }
 
 // contentsSource is a filesystem with the given nodes whose contents lie in the
