@@ -104,21 +104,9 @@ func Stream(ctx context.Context, r io.Reader, o Options) (*Result, error) {
 	if jobs <= 0 {
 		jobs = runtime.GOMAXPROCS(0)
 	}
-	// One for each worker, and one to be read into while another is handed on.
-	batches := jobs + 2
-	if jobs >= aheadFrom {
-		batches += jobs + 1 // and as many that are marked
-	}
-	s.batchSize = min(maxBatch, batchMemory/batches)
-	if jobs >= aheadFrom && s.maxChunk <= s.batchSize/2 {
-		s.ahead = jobs
-	}
-	s.free = make(chan *batch, batches)
-	for range batches {
-		s.free <- &batch{marked: make(chan struct{}, 1)}
-	}
+	s.makeBatches(jobs)
 	work := make(chan *batch)
-	whole := make(chan *batch, batches) // never full
+	whole := make(chan *batch, cap(s.free)) // never full
 
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -140,17 +128,7 @@ func Stream(ctx context.Context, r io.Reader, o Options) (*Result, error) {
 	})
 	if o.Digest {
 		g.Go(func() error {
-			h := s.alg.New()
-			for b := range whole {
-				for range b.times {
-					if gctx.Err() != nil {
-						break // a run of zeros may be long
-					}
-					h.Write(b.bytes)
-				}
-				s.release(b)
-			}
-			s.result.Digest = chunk.ID(h.Sum(nil))
+			s.digest(gctx, whole)
 			return nil
 		})
 	}
@@ -248,6 +226,39 @@ func newIngester(r io.Reader, o Options) (*ingester, error) {
 		s.statter, _ = store.As[store.Statter](o.Store)
 	}
 	return s, nil
+}
+
+// makeBatches makes the batches that as many workers as jobs are kept busy with.
+func (s *ingester) makeBatches(jobs int) {
+	// One for each worker, and one to be read into while another is handed on.
+	batches := jobs + 2
+	if jobs >= aheadFrom {
+		batches += jobs + 1 // and as many that are marked
+	}
+	s.batchSize = min(maxBatch, batchMemory/batches)
+	if jobs >= aheadFrom && s.maxChunk <= s.batchSize/2 {
+		s.ahead = jobs
+	}
+	s.free = make(chan *batch, batches)
+	for range batches {
+		s.free <- &batch{marked: make(chan struct{}, 1)}
+	}
+}
+
+// digest takes the digest of the whole stream. It goes on to the end of whole also when
+// ctx ends: the batches are waited for.
+func (s *ingester) digest(ctx context.Context, whole <-chan *batch) {
+	h := s.alg.New()
+	for b := range whole {
+		for range b.times {
+			if ctx.Err() != nil {
+				break // a run of zeros may be long
+			}
+			h.Write(b.bytes)
+		}
+		s.release(b)
+	}
+	s.result.Digest = chunk.ID(h.Sum(nil))
 }
 
 // release says that one user is done with b.
