@@ -47,43 +47,55 @@ func (b *batch) run(k kernel, messages [][]byte) {
 		order = b.refill(i, messages, order)
 	}
 	for {
-		// As many blocks as the shortest lane has.
-		n, longest := 0, 0
-		for i := range b.lanes {
-			if l := &b.lanes[i]; l.message >= 0 {
-				blocks := len(l.rest) / blockSize
-				if n == 0 || blocks < n {
-					n = blocks
-				}
-				if blocks >= len(b.lanes[longest].rest)/blockSize {
-					longest = i
-				}
-			}
-		}
+		n, longest := b.blocks()
 		if n == 0 {
 			return
 		}
 		for first := 0; first < lanes; first += k.lanes {
-			b.take(k, n, first, &b.lanes[longest])
+			b.take(k, n, first, longest)
 		}
 		for i := range b.lanes {
 			l := &b.lanes[i]
 			if l.message < 0 {
 				continue
 			}
-			if l.rest = l.rest[n*blockSize:]; len(l.rest) > 0 {
-				continue
-			}
-			if !l.last {
+			l.rest = l.rest[n*blockSize:]
+			switch {
+			case len(l.rest) > 0:
+			case !l.last:
 				l.pad(messages[l.message])
-				continue
+			default:
+				b.finish(i)
+				order = b.refill(i, messages, order)
 			}
-			d := &b.digests[l.message]
-			for w := range 4 {
-				binary.BigEndian.PutUint64(d[8*w:], b.state[w][i])
-			}
-			order = b.refill(i, messages, order)
 		}
+	}
+}
+
+// blocks returns how many blocks all lanes that are not idle have, 0 once all are, and a
+// lane that has the most.
+func (b *batch) blocks() (n int, longest *lane) {
+	longest = &b.lanes[0]
+	for i := range b.lanes {
+		l := &b.lanes[i]
+		if l.message < 0 {
+			continue
+		}
+		if blocks := len(l.rest) / blockSize; n == 0 || blocks < n {
+			n = blocks
+		}
+		if len(l.rest) >= len(longest.rest) {
+			longest = l
+		}
+	}
+	return n, longest
+}
+
+// finish takes the digest out of lane i.
+func (b *batch) finish(i int) {
+	d := &b.digests[b.lanes[i].message]
+	for w := range 4 {
+		binary.BigEndian.PutUint64(d[8*w:], b.state[w][i])
 	}
 }
 
