@@ -166,27 +166,7 @@ func (r *Relay) pipe(ctx context.Context, dst, src *net.TCPConn, begin time.Time
 	var broken error
 	reading.Go(func() {
 		defer close(way)
-		for {
-			if broken = room.Acquire(ctx, partSize); broken != nil {
-				return
-			}
-			buf := make([]byte, partSize)
-			n, err := src.Read(buf)
-			room.Release(partSize - int64(n))
-			sent := time.Now()
-			if sent.Before(begin) {
-				sent = begin
-			}
-			if n > 0 {
-				way <- part{buf[:n], sent.Add(r.opts.RoundTrip / 2)}
-			}
-			if err != nil {
-				if !errors.Is(err, io.EOF) {
-					broken = err
-				}
-				return
-			}
-		}
+		broken = r.read(ctx, src, begin, room, way)
 	})
 	defer reading.Wait()
 	failed := false
@@ -217,6 +197,31 @@ func (r *Relay) pipe(ctx context.Context, dst, src *net.TCPConn, begin time.Time
 	}
 	reading.Wait()
 	return !failed && broken == nil && dst.CloseWrite() == nil
+}
+
+// read puts what comes from src on its way, as much as there is room for, until src ends.
+func (r *Relay) read(ctx context.Context, src io.Reader, begin time.Time, room *semaphore.Weighted, way chan<- part) error {
+	for {
+		if err := room.Acquire(ctx, partSize); err != nil {
+			return err
+		}
+		buf := make([]byte, partSize)
+		n, err := src.Read(buf)
+		room.Release(partSize - int64(n))
+		sent := time.Now()
+		if sent.Before(begin) {
+			sent = begin
+		}
+		if n > 0 {
+			way <- part{buf[:n], sent.Add(r.opts.RoundTrip / 2)}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // sleep reports whether it was let sleep to the end.
