@@ -173,12 +173,8 @@ func (s *dirSeed) walk(ctx context.Context, scan Scan, meet func(c candidate, na
 			s.pass(path, err)
 			return nil
 		}
-		if st, ok := fi.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
-			key := inode{dev: st.Dev, ino: st.Ino}
-			if _, dup := seen[key]; dup {
-				return nil
-			}
-			seen[key] = struct{}{}
+		if again(seen, fi) {
+			return nil
 		}
 		rel, err := filepath.Rel(s.path, path)
 		if err != nil {
@@ -205,6 +201,18 @@ func (s *dirSeed) walk(ctx context.Context, scan Scan, meet func(c candidate, na
 		scan.Done()
 	}
 	return nil
+}
+
+// again reports whether a file is a hard link of one that was seen, and notes it.
+func again(seen map[inode]struct{}, fi fs.FileInfo) bool {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok || st.Nlink < 2 {
+		return false
+	}
+	key := inode{dev: st.Dev, ino: st.Ino}
+	_, dup := seen[key]
+	seen[key] = struct{}{}
+	return dup
 }
 
 // tops returns the directories where walks begin.
@@ -256,18 +264,15 @@ func (s *dirSeed) hashAll(ctx context.Context, scan Scan, cands []candidate, wan
 		g.Go(func() error {
 			buf := make([]byte, 256<<10)
 			for c := range work {
-				if ctx.Err() != nil {
-					return ctx.Err()
-				}
 				d, err := hashFile(ctx, scan, filepath.Join(s.path, c.path), c.size, buf)
-				if err != nil {
-					if ctx.Err() != nil {
-						return ctx.Err()
-					}
+				switch {
+				case ctx.Err() != nil:
+					return ctx.Err()
+				case err != nil:
 					s.pass(c.path, err)
-					continue
+				default:
+					hashed(c, d)
 				}
-				hashed(c, d)
 			}
 			return nil
 		})
