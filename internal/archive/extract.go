@@ -70,16 +70,7 @@ func Extract(ctx context.Context, in *Input, dest string, opts ExtractOptions) (
 	}
 	done := &Restored{}
 	if in.Index != nil {
-		if there && !opts.DryRun && !in.near {
-			if err := in.keep(); err != nil {
-				return nil, err
-			}
-		}
-		from := opts.Seeds
-		if there && opts.SeedOutput {
-			from = append(slices.Clip(from), dest)
-		}
-		s, err := in.seed(ctx, from, opts)
+		s, err := in.openSeeds(ctx, dest, there, opts)
 		if err != nil {
 			return nil, err
 		}
@@ -99,25 +90,9 @@ func Extract(ctx context.Context, in *Input, dest string, opts ExtractOptions) (
 		return done, in.precheck(ctx)
 	}
 	opts.Tree.Below, opts.Tree.New = in.sub != nil, !there
-	build := func(path string) error {
-		if opts.Tree.Below && path != dest { // nothing else gives the new directory its mode
-			if err := os.Chmod(path, 0o777&^fs.FileMode(opts.Tree.Umask)); err != nil {
-				return fmt.Errorf("archive: %w", err)
-			}
-		}
-		return in.Read(ctx, func(ctx context.Context, r io.Reader) (err error) {
-			dir, err := tree.OpenDir(path)
-			if err != nil {
-				return err
-			}
-			done.Notes, err = tree.Extract(ctx, in.reader(r), dir, opts.Tree)
-			for i := range done.Notes { // by the name that it will have
-				if rel, ok := strings.CutPrefix(done.Notes[i].Path, path); ok {
-					done.Notes[i].Path = dest + rel
-				}
-			}
-			return errors.Join(in.fault(err), dir.Close())
-		})
+	build := func(path string) (err error) {
+		done.Notes, err = in.build(ctx, path, dest, opts.Tree)
+		return err
 	}
 	if !there {
 		return done, durable.Dir(ctx, dest, false, build)
@@ -127,6 +102,45 @@ func Extract(ctx context.Context, in *Input, dest string, opts ExtractOptions) (
 		return nil, err
 	}
 	return done, build(dest)
+}
+
+// openSeeds opens the seeds of an archive that is an index. Chunks for a directory that is
+// there are kept as they come from afar: the archive is read twice, before the first
+// change and for it.
+func (in *Input) openSeeds(ctx context.Context, dest string, there bool, opts ExtractOptions) (*seeds, error) {
+	if there && !opts.DryRun && !in.near {
+		if err := in.keep(); err != nil {
+			return nil, err
+		}
+	}
+	from := opts.Seeds
+	if there && opts.SeedOutput {
+		from = append(slices.Clip(from), dest)
+	}
+	return in.seed(ctx, from, opts)
+}
+
+// build extracts the archive to a directory that is there, at path, and is to be at dest.
+func (in *Input) build(ctx context.Context, path, dest string, opts tree.ExtractOptions) (notes []tree.Unrestored, err error) {
+	if opts.Below && path != dest { // nothing else gives the new directory its mode
+		if err := os.Chmod(path, 0o777&^fs.FileMode(opts.Umask)); err != nil {
+			return nil, fmt.Errorf("archive: %w", err)
+		}
+	}
+	err = in.Read(ctx, func(ctx context.Context, r io.Reader) (err error) {
+		dir, err := tree.OpenDir(path)
+		if err != nil {
+			return err
+		}
+		notes, err = tree.Extract(ctx, in.reader(r), dir, opts)
+		return errors.Join(in.fault(err), dir.Close())
+	})
+	for i := range notes { // by the name that it will have
+		if rel, ok := strings.CutPrefix(notes[i].Path, path); ok {
+			notes[i].Path = dest + rel
+		}
+	}
+	return notes, err
 }
 
 // Digest returns the digest of the whole stream, in hex, or of what Enter chose
