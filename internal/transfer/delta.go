@@ -212,24 +212,17 @@ func (p *Prepared) hasTrees(r *root.Root) bool {
 	return len(trees) > 0
 }
 
+// bestDelta is the delta that makes most of what no seed has, of those that were tried.
+type bestDelta struct {
+	file  *deltaFile // nil if none makes anything
+	bases []seed.Place
+	bytes int64 // of contents that it makes
+}
+
 // chooseDelta finds the delta that makes most of what no seed has, and takes it
 // if that saves bytes.
 func (p *Prepared) chooseDelta(ctx context.Context, r *root.Root) error {
 	if p.opts.Deltas == DeltaNever || len(p.Plan.Missing) == 0 {
-		return nil
-	}
-	missing := p.missingBytes()
-	var best *deltaFile
-	var bestBases []seed.Place
-	var bestBytes int64
-	try := func(f *deltaFile) error {
-		places, err := p.use(ctx, f.head)
-		if err != nil {
-			return err
-		}
-		if n := p.Plan.FromDelta().Bytes; n > bestBytes {
-			best, bestBases, bestBytes = f, places, n
-		}
 		return nil
 	}
 	defer func() {
@@ -237,46 +230,66 @@ func (p *Prepared) chooseDelta(ctx context.Context, r *root.Root) error {
 			p.Plan.Use(nil, nil)
 		}
 	}()
-	for _, f := range p.heads {
-		if err := try(f); err != nil {
+	missing := p.missingBytes()
+	best, err := p.tryDeltas(ctx, r, missing)
+	if err != nil || best.file == nil {
+		return err
+	}
+	p.Plan.Use(usable(best.file.head, best.bases), best.bases)
+	if p.opts.Bundle != nil { // it has no chunks of what the delta makes
+		p.delta = best.file
+		return nil
+	}
+	// One of which nothing is at hand, and that lacks nothing, is smaller than
+	// the chunks: it would not have been published otherwise.
+	whole := best.bytes == missing && p.Plan.FromDelta().Contents == len(best.file.head.Records)
+	if p.opts.Deltas != DeltaOnly && !whole && (best.bytes < missing || best.file.rest() > missing/chunksAtBest) {
+		better, err := p.beatsChunks(ctx, best.file, best.bases)
+		if err != nil || !better {
 			return err
+		}
+	}
+	p.delta = best.file
+	return nil
+}
+
+// tryDeltas tries the deltas whose heads are there, and opens others for as long as
+// these may make more of the missing bytes.
+func (p *Prepared) tryDeltas(ctx context.Context, r *root.Root, missing int64) (best bestDelta, err error) {
+	for _, f := range p.heads {
+		if err := p.try(ctx, f, &best); err != nil {
+			return best, err
 		}
 	}
 	for _, d := range p.Image.Deltas {
 		known := slices.ContainsFunc(p.heads, func(f *deltaFile) bool { return f.Blob == d.Blob })
-		if known || len(p.heads) >= maxHeads || bestBytes >= missing/10*9 || d.Head > missing && p.opts.Deltas != DeltaOnly && p.opts.Bundle == nil {
+		if known || len(p.heads) >= maxHeads || best.bytes >= missing/10*9 || d.Head > missing && p.opts.Deltas != DeltaOnly && p.opts.Bundle == nil {
 			continue
 		}
 		f, err := p.openDelta(ctx, r, d)
 		if err != nil {
 			if !p.passOver(d, err) {
-				return err
+				return best, err
 			}
 			continue
 		}
 		p.heads = append(p.heads, f)
-		if err := try(f); err != nil {
-			return err
+		if err := p.try(ctx, f, &best); err != nil {
+			return best, err
 		}
 	}
-	if best == nil {
-		return nil
+	return best, nil
+}
+
+// try lets a delta make what it can. It becomes the best one if that is more.
+func (p *Prepared) try(ctx context.Context, f *deltaFile, best *bestDelta) error {
+	places, err := p.use(ctx, f.head)
+	if err != nil {
+		return err
 	}
-	p.Plan.Use(usable(best.head, bestBases), bestBases)
-	if p.opts.Bundle != nil { // it has no chunks of what the delta makes
-		p.delta = best
-		return nil
+	if n := p.Plan.FromDelta().Bytes; n > best.bytes {
+		*best = bestDelta{f, places, n}
 	}
-	// One of which nothing is at hand, and that lacks nothing, is smaller than
-	// the chunks: it would not have been published otherwise.
-	whole := bestBytes == missing && p.Plan.FromDelta().Contents == len(best.head.Records)
-	if p.opts.Deltas != DeltaOnly && !whole && (bestBytes < missing || best.rest() > missing/chunksAtBest) {
-		better, err := p.beatsChunks(ctx, best, bestBases)
-		if err != nil || !better {
-			return err
-		}
-	}
-	p.delta = best
 	return nil
 }
 

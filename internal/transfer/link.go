@@ -70,40 +70,54 @@ func (p *Prepared) intoTree(ctx context.Context, r *root.Root, dir string, out *
 // shared returns what of the tree's space is not needed because the files share blocks, or
 // are shared, with what is there.
 func (p *Prepared) shared(ctx context.Context) int64 {
-	var sum int64
 	switch {
 	case p.sharesFiles():
-		path := root.ObjectsOf(p.opts.Root)
-		if _, err := os.Lstat(path); err != nil {
-			return 0
-		}
-		for i := range p.Plan.Contents {
-			c := &p.Plan.Contents[i]
-			if c.Seed == seed.None {
-				continue
-			}
-			for _, n := range c.Nodes {
-				if objects.Has(path, objects.KeyOf(&p.tree.TOC.Nodes[n], 0)) {
-					sum += blocks(c.Size)
-				}
-			}
-		}
+		return p.sharedFiles()
 	case p.sharesBlocks():
-		near := make(map[int32]bool) // by seed
-		for i := range p.Plan.Contents {
-			c := &p.Plan.Contents[i]
-			share := blocks(c.Size) * int64(len(c.Nodes)-1) // with each other
-			if c.Seed != seed.None {
-				is, known := near[c.Seed]
-				if !known {
-					is = sameDevice(ctx, p.Plan.Seeds[c.Seed], c.Path, existing(p.destDir()))
-					near[c.Seed] = is
-				}
-				if is {
-					share += blocks(c.Size)
-				}
+		return p.sharedBlocks(ctx)
+	}
+	return 0
+}
+
+// sharedFiles is shared for files that are objects of the root already.
+func (p *Prepared) sharedFiles() int64 {
+	path := root.ObjectsOf(p.opts.Root)
+	if _, err := os.Lstat(path); err != nil {
+		return 0
+	}
+	var sum int64
+	for i := range p.Plan.Contents {
+		c := &p.Plan.Contents[i]
+		if c.Seed == seed.None {
+			continue
+		}
+		for _, n := range c.Nodes {
+			if objects.Has(path, objects.KeyOf(&p.tree.TOC.Nodes[n], 0)) {
+				sum += blocks(c.Size)
 			}
-			sum += share
+		}
+	}
+	return sum
+}
+
+// sharedBlocks is shared for files that are made of the blocks of seeds on the same
+// filesystem, and of each other's.
+func (p *Prepared) sharedBlocks(ctx context.Context) int64 {
+	var sum int64
+	near := make(map[int32]bool) // by seed
+	for i := range p.Plan.Contents {
+		c := &p.Plan.Contents[i]
+		sum += blocks(c.Size) * int64(len(c.Nodes)-1) // with each other
+		if c.Seed == seed.None {
+			continue
+		}
+		is, known := near[c.Seed]
+		if !known {
+			is = sameDevice(ctx, p.Plan.Seeds[c.Seed], c.Path, existing(p.destDir()))
+			near[c.Seed] = is
+		}
+		if is {
+			sum += blocks(c.Size)
 		}
 	}
 	return sum

@@ -99,16 +99,8 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 	if opts.Offline {
 		opts.Deltas = DeltaNever
 	}
-	if opts.UIDShift != 0 && opts.Dest.Kind != RootFS {
-		return nil, errShift
-	}
-	if opts.Link == LinkHard && opts.Dest.Kind != "" {
-		return nil, errLink
-	}
-	if opts.InPlace {
-		if err := opts.check(); err != nil {
-			return nil, err
-		}
+	if err := opts.checkDest(); err != nil {
+		return nil, err
 	}
 	p := &Prepared{opts: opts}
 	defer func() {
@@ -120,16 +112,10 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 	if err := p.open(ctx, ref); err != nil {
 		return nil, err
 	}
-	if r != nil && opts.Dest.Kind == "" {
-		_, err := r.Tree(p.Image.Digest)
-		if err == nil {
-			p.Present = true
-			p.count()
-			return p, nil
-		}
-		if !errors.Is(err, root.ErrNotFound) {
-			opts.Logger.Warn("the root's tree of this image is damaged and is made again", "reason", err)
-		}
+	if r != nil && opts.Dest.Kind == "" && p.present(r) {
+		p.Present = true
+		p.count()
+		return p, nil
 	}
 	if err := p.warm(pull); err != nil {
 		return nil, err
@@ -181,6 +167,28 @@ func (p *Prepared) expect(files repo.Files, ref repo.Ref) {
 		return // which is told later
 	}
 	e.Expect(ref.Name+"/"+ref.Tag+".json", translate.PlatformName(platform), p.all)
+}
+
+// checkDest refuses options that the destination cannot keep.
+func (o *PullOptions) checkDest() error {
+	switch {
+	case o.UIDShift != 0 && o.Dest.Kind != RootFS:
+		return errShift
+	case o.Link == LinkHard && o.Dest.Kind != "":
+		return errLink
+	case o.InPlace:
+		return o.check()
+	}
+	return nil
+}
+
+// present reports whether the root has the tree of the image.
+func (p *Prepared) present(r *root.Root) bool {
+	_, err := r.Tree(p.Image.Digest)
+	if err != nil && !errors.Is(err, root.ErrNotFound) {
+		p.opts.Logger.Warn("the root's tree of this image is damaged and is made again", "reason", err)
+	}
+	return err == nil
 }
 
 // open reads TAG.json or the manifest.
