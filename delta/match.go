@@ -134,66 +134,87 @@ func diff(old, b []byte) []op {
 	if len(old) == 0 {
 		return []op{{insert: len(b)}}
 	}
-	m := newMatcher(old)
+	d := differ{matcher: newMatcher(old), b: b}
 	var ops []op
 	size := int64(len(b))
-	same := func(o, n int64) bool { return o >= 0 && o < int64(len(old)) && old[o] == b[n] }
-	var (
-		scan, pos         int64 // where we are in b, and what matches there in old
-		length            int
-		lastScan, lastPos int64 // where the current instruction begins
-		offset            int64 // of the current alignment: old = new + offset
-	)
-	for scan < size {
-		score := 0 // bytes of the match that the current alignment explains too
-		scan += int64(length)
-		scored := scan
-		for ; scan < size; scan++ {
-			pos, length = m.longest(b[scan:], scan+offset)
-			for ; scored < scan+int64(length); scored++ {
-				if same(scored+offset, scored) {
-					score++
-				}
-			}
-			if length == score && length != 0 || length > score+worth {
-				break
-			}
-			if same(scan+offset, scan) {
-				score--
-			}
-		}
-		if length == score && scan < size {
+	var lastScan, lastPos int64 // where the current instruction begins
+	for d.scan < size {
+		if !d.next() {
 			continue
 		}
-		forward := stretch(scan-lastScan, int64(len(old))-lastPos, func(i int64) bool { return old[lastPos+i] == b[lastScan+i] })
+		forward := stretch(d.scan-lastScan, int64(len(old))-lastPos, func(i int64) bool { return old[lastPos+i] == b[lastScan+i] })
 		back := int64(0)
-		if scan < size {
-			back = stretch(scan-lastScan, pos, func(i int64) bool { return old[pos-1-i] == b[scan-1-i] })
+		if d.scan < size {
+			back = stretch(d.scan-lastScan, d.pos, func(i int64) bool { return old[d.pos-1-i] == b[d.scan-1-i] })
 		}
-		if over := lastScan + forward - (scan - back); over > 0 {
-			// Both claim these bytes: split where most agree.
-			best, sum, cut := 0, 0, int64(0)
-			for i := range over {
-				if same(lastPos+forward-over+i, lastScan+forward-over+i) {
-					sum++
-				}
-				if same(pos-back+i, scan-back+i) {
-					sum--
-				}
-				if sum > best {
-					best, cut = sum, i+1
-				}
-			}
+		if over := lastScan + forward - (d.scan - back); over > 0 { // both claim these bytes
+			cut := d.split(lastPos+forward-over, lastScan+forward-over, d.pos-back, over)
 			forward += cut - over
 			back -= cut
 		}
-		o := op{from: lastPos, add: int(forward), insert: int(scan - back - lastScan - forward)}
+		o := op{from: lastPos, add: int(forward), insert: int(d.scan - back - lastScan - forward)}
 		if o.add > 0 || o.insert > 0 {
 			ops = append(ops, o)
 		}
-		lastScan, lastPos, offset = scan-back, pos-back, pos-scan
+		lastScan, lastPos, d.offset = d.scan-back, d.pos-back, d.pos-d.scan
 	}
 	return ops
+}
+
+// differ goes through b in search of alignments with old.
+type differ struct {
+	*matcher
+	b         []byte
+	scan, pos int64 // where we are in b, and what matches there in old
+	length    int   // of that match
+	offset    int64 // of the current alignment: old = new + offset
+}
+
+// same reports whether the byte at o of old is the byte at n of b.
+func (d *differ) same(o, n int64) bool {
+	return o >= 0 && o < int64(len(d.old)) && d.old[o] == d.b[n]
+}
+
+// next goes past the match, to where another alignment explains more than the
+// current one, or to the end of b. It reports whether the current one is done.
+func (d *differ) next() bool {
+	score := 0 // bytes of the match that the current alignment explains too
+	size := int64(len(d.b))
+	d.scan += int64(d.length)
+	scored := d.scan
+	for ; d.scan < size; d.scan++ {
+		d.pos, d.length = d.longest(d.b[d.scan:], d.scan+d.offset)
+		for ; scored < d.scan+int64(d.length); scored++ {
+			if d.same(scored+d.offset, scored) {
+				score++
+			}
+		}
+		if d.length == score && d.length != 0 || d.length > score+worth {
+			break
+		}
+		if d.same(d.scan+d.offset, d.scan) {
+			score--
+		}
+	}
+	return d.length != score || d.scan == size
+}
+
+// split returns how many of n bytes, from at on in b, are to be taken from before on in
+// old, and the rest from behind on, so that most of them agree.
+func (d *differ) split(before, at, behind, n int64) int64 {
+	best, sum, cut := 0, 0, int64(0)
+	for i := range n {
+		if d.same(before+i, at+i) {
+			sum++
+		}
+		if d.same(behind+i, at+i) {
+			sum--
+		}
+		if sum > best {
+			best, cut = sum, i+1
+		}
+	}
+	return cut
 }
 
 // stretch returns how far, within both limits, to go so that the bytes that

@@ -79,59 +79,86 @@ type player struct {
 // apart, and the instructions are read to their end all the same. Play makes no
 // more than size bytes, whatever the streams say.
 func (p *player) play(size int64, old io.ReaderAt, w io.Writer) (soft, err error) {
-	var at int64
-	var zeros uint64
+	out := playing{old: old, w: w}
 	for size > 0 {
-		add, err := p.uvarint(streamAdds, size)
+		n, err := p.instruction(size, &out)
 		if err != nil {
-			return soft, err
+			return out.soft, err
 		}
-		insert, err := p.uvarint(streamInserts, size-add)
-		if err != nil {
-			return soft, err
-		}
-		if add+insert == 0 {
-			return soft, malformed("an empty instruction")
-		}
-		size -= add + insert
-		if add > 0 {
-			seek, err := binary.ReadVarint(p.in[streamSeeks])
-			if err != nil {
-				return soft, unexpected(err)
-			}
-			at += seek
-		}
-		for add > 0 {
-			b := p.buf[:min(add, int64(len(p.buf)))]
-			if soft == nil {
-				if _, rerr := old.ReadAt(b, at); rerr != nil {
-					soft = fmt.Errorf("base: %w", rerr)
-				}
-			}
-			if err := p.differences(b, &zeros); err != nil {
-				return soft, err
-			}
-			if soft == nil {
-				_, soft = w.Write(b)
-			}
-			at += int64(len(b))
-			add -= int64(len(b))
-		}
-		for insert > 0 {
-			b := p.buf[:min(insert, int64(len(p.buf)))]
-			if _, err := io.ReadFull(p.in[streamBytes], b); err != nil {
-				return soft, unexpected(err)
-			}
-			if soft == nil {
-				_, soft = w.Write(b)
-			}
-			insert -= int64(len(b))
+		size -= n
+	}
+	if out.zeros > 0 {
+		return out.soft, malformed("a run of equal bytes goes beyond the content")
+	}
+	return out.soft, nil
+}
+
+// playing is a content that is being made.
+type playing struct {
+	old   io.ReaderAt
+	w     io.Writer
+	at    int64  // in old: where the last copy ended
+	zeros uint64 // differences that are left of a run
+	soft  error  // the first one of old and w; they are not used after it
+}
+
+// read fills b with the base's next bytes, if it can.
+func (o *playing) read(b []byte) {
+	if o.soft == nil {
+		if _, err := o.old.ReadAt(b, o.at); err != nil {
+			o.soft = fmt.Errorf("base: %w", err)
 		}
 	}
-	if zeros > 0 {
-		return soft, malformed("a run of equal bytes goes beyond the content")
+	o.at += int64(len(b))
+}
+
+// write writes b, if it can.
+func (o *playing) write(b []byte) {
+	if o.soft == nil {
+		_, o.soft = o.w.Write(b)
 	}
-	return soft, nil
+}
+
+// instruction carries out one instruction, which makes at most limit bytes, and
+// returns how many.
+func (p *player) instruction(limit int64, out *playing) (n int64, err error) {
+	add, err := p.uvarint(streamAdds, limit)
+	if err != nil {
+		return 0, err
+	}
+	insert, err := p.uvarint(streamInserts, limit-add)
+	if err != nil {
+		return 0, err
+	}
+	n = add + insert
+	if n == 0 {
+		return 0, malformed("an empty instruction")
+	}
+	if add > 0 {
+		seek, err := binary.ReadVarint(p.in[streamSeeks])
+		if err != nil {
+			return 0, unexpected(err)
+		}
+		out.at += seek
+	}
+	for add > 0 {
+		b := p.buf[:min(add, int64(len(p.buf)))]
+		out.read(b)
+		if err := p.differences(b, &out.zeros); err != nil {
+			return 0, err
+		}
+		out.write(b)
+		add -= int64(len(b))
+	}
+	for insert > 0 {
+		b := p.buf[:min(insert, int64(len(p.buf)))]
+		if _, err := io.ReadFull(p.in[streamBytes], b); err != nil {
+			return 0, unexpected(err)
+		}
+		out.write(b)
+		insert -= int64(len(b))
+	}
+	return n, nil
 }
 
 // differences adds the next differences to b.
