@@ -48,7 +48,7 @@ func (w *Writer) Prune(ctx context.Context) ([]digest.Digest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("root: %w", err)
 	}
-	blobs := map[string]bool{}
+	blobs := map[string]bool{} // of the trees that stay
 	var gone []digest.Digest
 	w.leased = nil
 	for _, e := range entries {
@@ -81,18 +81,24 @@ func (w *Writer) Prune(ctx context.Context) ([]digest.Digest, error) {
 			return gone, err
 		}
 	}
-	files, err := os.ReadDir(r.join(blobsDir))
+	return gone, w.pruneBlobs(blobs)
+}
+
+// pruneBlobs removes the blobs that are not needed, and what dead writers have left there.
+func (w *Writer) pruneBlobs(needed map[string]bool) error {
+	files, err := os.ReadDir(w.root.join(blobsDir))
 	if err != nil {
-		return gone, fmt.Errorf("root: %w", err)
+		return fmt.Errorf("root: %w", err)
 	}
-	for _, f := range files { // temporary ones of dead writers too
-		if !blobs[f.Name()] {
-			if err := os.Remove(r.join(blobsDir, f.Name())); err != nil {
-				return gone, fmt.Errorf("root: %w", err)
-			}
+	for _, f := range files {
+		if needed[f.Name()] {
+			continue
+		}
+		if err := os.Remove(w.root.join(blobsDir, f.Name())); err != nil {
+			return fmt.Errorf("root: %w", err)
 		}
 	}
-	return gone, nil
+	return nil
 }
 
 // pruneObjects removes the objects that no tree has.
