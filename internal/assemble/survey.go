@@ -174,23 +174,31 @@ func (s *survey) hash(ctx context.Context) error {
 			at := s.b.cursor()
 			defer at.close()
 			for nodes := range work {
-				for _, i := range nodes { // each worker writes to places of its own
-					if s.held[i] == heldNot {
-						continue
-					}
-					ok, err := s.same(ctx, at, i)
-					if err != nil {
-						return err
-					}
-					if !ok {
-						s.held[i] = heldNot
-					}
+				if err := s.hashNodes(ctx, at, nodes); err != nil {
+					return err
 				}
 			}
 			return nil
 		})
 	}
 	return g.Wait()
+}
+
+// hashNodes is hash for some files, and changes what is known of these alone.
+func (s *survey) hashNodes(ctx context.Context, at *cursor, nodes []int32) error {
+	for _, i := range nodes {
+		if s.held[i] == heldNot {
+			continue
+		}
+		ok, err := s.same(ctx, at, i)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			s.held[i] = heldNot
+		}
+	}
+	return nil
 }
 
 // same reports whether the file of node i has its bytes.
