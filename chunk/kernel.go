@@ -38,8 +38,3 @@ func newVectorTest(d uint64) vectorTest {
 	}
 	return vectorTest{-inverse, uint32(shift), uint32((1<<32 - 1) / d)}
 }
-
-// passes reports whether h passes the test.
-func (v *vectorTest) passes(h uint32) bool {
-	return bits.RotateLeft32(^h*v[0], -int(v[1])) <= v[2]
-}

@@ -2,6 +2,7 @@ package chunk
 
 import (
 	"bytes"
+	"math/bits"
 	"slices"
 	"testing"
 
@@ -67,21 +68,31 @@ func FuzzKernels(f *testing.F) {
 	})
 }
 
+// drawParams draws any sizes.
+func drawParams(t *rapid.T) Params {
+	p := Params{Min: rapid.Uint64Range(1, 3000).Draw(t, "min")}
+	p.Avg = p.Min + rapid.Uint64Range(0, 10_000).Draw(t, "more")
+	p.Max = max(p.Avg, window) + rapid.Uint64Range(0, 50_000).Draw(t, "most")
+	return p
+}
+
+// drawPart draws some of the given bytes, or repetitions of a few of them.
+func drawPart(t *rapid.T, random []byte) []byte {
+	part := random[rapid.IntRange(0, len(random)-1).Draw(t, "at"):]
+	if period := rapid.IntRange(0, 200).Draw(t, "period"); period > 0 {
+		part = bytes.Repeat(part[:min(period, len(part))], 3000/period+1)
+	}
+	return part[:rapid.IntRange(0, len(part)).Draw(t, "length")]
+}
+
 // Any sizes, and data that is noise, zeros and repetitions.
 func TestKernelsProperty(t *testing.T) {
 	random := noise(9, 1<<16)
 	rapid.Check(t, func(t *rapid.T) {
-		p := Params{Min: rapid.Uint64Range(1, 3000).Draw(t, "min")}
-		p.Avg = p.Min + rapid.Uint64Range(0, 10_000).Draw(t, "more")
-		p.Max = max(p.Avg, window) + rapid.Uint64Range(0, 50_000).Draw(t, "most")
+		p := drawParams(t)
 		var b []byte
 		for range rapid.IntRange(1, 6).Draw(t, "parts") {
-			at := rapid.IntRange(0, len(random)-1).Draw(t, "at")
-			part := random[at:]
-			if period := rapid.IntRange(0, 200).Draw(t, "period"); period > 0 {
-				part = bytes.Repeat(part[:min(period, len(part))], 3000/period+1)
-			}
-			b = append(b, part[:rapid.IntRange(0, len(part)).Draw(t, "length")]...)
+			b = append(b, drawPart(t, random)...)
 		}
 		piece := rapid.IntRange(1, len(b)+1).Draw(t, "piece")
 		want := reference(b, p)
@@ -91,6 +102,11 @@ func TestKernelsProperty(t *testing.T) {
 			}
 		}
 	})
+}
+
+// passes reports whether h passes the test, as the kernels have it.
+func (v *vectorTest) passes(h uint32) bool {
+	return bits.RotateLeft32(^h*v[0], -int(v[1])) <= v[2]
 }
 
 // The test in 32 bits decides as the division does, but for the one value that

@@ -1,7 +1,6 @@
 package chunk
 
 import (
-	"bytes"
 	"slices"
 	"testing"
 
@@ -43,17 +42,10 @@ func cutMarked(t interface{ Fatal(...any) }, k kernel, b []byte, p Params, piece
 func TestMarks(t *testing.T) {
 	random := noise(9, 1<<16)
 	rapid.Check(t, func(t *rapid.T) {
-		p := Params{Min: rapid.Uint64Range(1, 3000).Draw(t, "min")}
-		p.Avg = p.Min + rapid.Uint64Range(0, 10_000).Draw(t, "more")
-		p.Max = max(p.Avg, window) + rapid.Uint64Range(0, 50_000).Draw(t, "most")
+		p := drawParams(t)
 		var b []byte
 		for range rapid.IntRange(1, 6).Draw(t, "parts") {
-			at := rapid.IntRange(0, len(random)-1).Draw(t, "at")
-			part := random[at:]
-			if period := rapid.IntRange(0, 200).Draw(t, "period"); period > 0 {
-				part = bytes.Repeat(part[:min(period, len(part))], 3000/period+1)
-			}
-			b = slices.Concat(b, part[:rapid.IntRange(0, len(part)).Draw(t, "length")],
+			b = slices.Concat(b, drawPart(t, random),
 				make([]byte, rapid.SampledFrom([]int{0, 47, 3000, 60_000}).Draw(t, "zeros")))
 		}
 		piece := rapid.IntRange(1, max(len(b), 1)).Draw(t, "piece")
