@@ -129,20 +129,6 @@ func read(path string) (table, error) {
 	return parse(data)
 }
 
-// Len returns the number of files that are known, those learned since Open
-// included.
-func (c *Catalogue) Len() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := c.old.len()
-	for i := range c.fresh.n {
-		if _, ok := c.old.find(c.fresh.at(i).fileKey); !ok {
-			n++
-		}
-	}
-	return n
-}
-
 // Scan implements [seed.Memory].
 func (c *Catalogue) Scan(dir string) seed.Scan {
 	return &scan{c: c, tree: crc32.Checksum([]byte(dir), castagnoli)}
