@@ -2,6 +2,7 @@ package delta
 
 import (
 	"cmp"
+	"iter"
 	"path"
 	"regexp"
 	"slices"
@@ -19,20 +20,32 @@ type entry struct {
 	path string
 }
 
+// paths yields the numbers of the nodes of a tree and their paths, each with a slash in
+// front; the root's is empty.
+func paths(nodes []toc.Node) iter.Seq2[int, string] {
+	return func(yield func(int, string) bool) {
+		var dirs []string // down to the node
+		for i := range nodes {
+			n := &nodes[i]
+			p := ""
+			if n.Depth > 0 {
+				p = dirs[n.Depth-1] + "/" + n.Name
+			}
+			dirs = append(dirs[:n.Depth], p)
+			if !yield(i, p) {
+				return
+			}
+		}
+	}
+}
+
 // entries returns the content table of a tree: the distinct non-empty contents
 // in the order in which they first occur.
 func entries(nodes []toc.Node) []entry {
 	var list []entry
 	seen := make(map[Digest]bool)
-	var dirs []string
-	for i := range nodes {
+	for i, p := range paths(nodes) {
 		n := &nodes[i]
-		p := ""
-		if n.Depth > 0 {
-			dirs = dirs[:n.Depth]
-			p = dirs[n.Depth-1] + "/" + n.Name
-		}
-		dirs = append(dirs[:n.Depth], p)
 		if n.IsRegular() && n.Size > 0 && n.Link < 0 && !seen[n.Digest] {
 			seen[n.Digest] = true
 			list = append(list, entry{Content{n.Digest, n.Size}, i, p})
@@ -57,15 +70,8 @@ func newSelector(nodes []toc.Node, old []entry) *selector {
 	for i, e := range old {
 		index[e.Digest] = i
 	}
-	var dirs []string
-	for i := range nodes {
+	for i, p := range paths(nodes) {
 		n := &nodes[i]
-		p := ""
-		if n.Depth > 0 {
-			dirs = dirs[:n.Depth]
-			p = dirs[n.Depth-1] + "/" + n.Name
-		}
-		dirs = append(dirs[:n.Depth], p)
 		if !n.IsRegular() || n.Size == 0 {
 			continue
 		}
