@@ -171,11 +171,7 @@ func (spooled) Close() error { return nil }
 // Find implements [Seed]: it reads every archive of which is not known what it
 // holds, once.
 func (a *Archive) Find(ctx context.Context, want *Wanted, found func(Digest, string)) error {
-	read, err := a.look(ctx, want, found, func(int64) {})
-	if err != nil {
-		return err
-	}
-	return read(ctx)
+	return lookThrough(ctx, a, want, found)
 }
 
 // look implements looker: of an archive that is remembered, and of one with a

@@ -96,11 +96,7 @@ type inode struct {
 }
 
 func (s *dirSeed) Find(ctx context.Context, want *Wanted, found func(Digest, string)) error {
-	read, err := s.look(ctx, want, found, func(int64) {})
-	if err != nil {
-		return err
-	}
-	return read(ctx)
+	return lookThrough(ctx, s, want, found)
 }
 
 // look implements looker: it walks the tree.

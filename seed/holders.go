@@ -222,11 +222,7 @@ func (s *blobSeed) Open(context.Context, string) (io.ReadCloser, error) {
 }
 
 func (s *blobSeed) Find(ctx context.Context, want *Wanted, found func(Digest, string)) error {
-	read, err := s.look(ctx, want, found, func(int64) {})
-	if err != nil {
-		return err
-	}
-	return read(ctx)
+	return lookThrough(ctx, s, want, found)
 }
 
 // look implements looker: the one content may be the whole file.

@@ -32,6 +32,15 @@ type looker interface {
 	look(ctx context.Context, want *Wanted, found func(Digest, string), unread func(size int64)) (read func(context.Context) error, err error)
 }
 
+// lookThrough is Find of a seed that is a looker.
+func lookThrough(ctx context.Context, s looker, want *Wanted, found func(Digest, string)) error {
+	read, err := s.look(ctx, want, found, func(int64) {})
+	if err != nil {
+		return err
+	}
+	return read(ctx)
+}
+
 // Search is a look through seeds that has not read any file yet.
 type Search struct {
 	plan  *Plan
