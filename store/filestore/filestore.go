@@ -148,7 +148,7 @@ func (s *Store) list(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if id, ok := ParseName(path.Base(e.Path)); ok && e.Size > 0 {
+		if id, ok := parseName(path.Base(e.Path)); ok && e.Size > 0 {
 			s.know(id, e.Size)
 		}
 	}
@@ -158,8 +158,8 @@ func (s *Store) list(ctx context.Context) error {
 	return nil
 }
 
-// ParseName reads the name of a chunk's file.
-func ParseName(name string) (chunk.ID, bool) {
+// parseName reads the name of a chunk's file.
+func parseName(name string) (chunk.ID, bool) {
 	hex := strings.TrimSuffix(name, suffix)
 	id, err := chunk.ParseID(hex)
 	return id, err == nil && id.String() == hex
