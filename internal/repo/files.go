@@ -56,33 +56,40 @@ func (d *Dir) ReadFile(ctx context.Context, path string, limit int64) ([]byte, e
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	b, err := d.read(path, limit)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = store.ErrNotFound
-	}
+	f, size, err := d.open(path)
 	if err != nil {
+		return nil, err
+	}
+	b, err := read(f, size, limit)
+	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, fmt.Errorf("%s/%s: %w", d, path, err)
 	}
 	return b, nil
 }
 
-func (d *Dir) read(path string, limit int64) (_ []byte, err error) {
+// open opens a regular file and returns its size.
+func (d *Dir) open(path string) (*os.File, int64, error) {
 	st, err := d.root.Stat(path)
+	var f *os.File
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = store.ErrNotFound
+	case err == nil && !st.Mode().IsRegular(): // opening a FIFO would wait for ever
+		err = malformed("not a regular file")
+	case err == nil:
+		f, err = d.root.Open(path)
+	}
 	if err != nil {
-		return nil, err
+		return nil, 0, fmt.Errorf("%s/%s: %w", d, path, err)
 	}
-	// Opening a FIFO would wait for ever.
-	if !st.Mode().IsRegular() {
-		return nil, malformed("not a regular file")
-	}
-	f, err := d.root.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
+	return f, st.Size(), nil
+}
+
+// read reads all of r, which is thought to have size bytes.
+func read(r io.Reader, size, limit int64) ([]byte, error) {
 	var b bytes.Buffer
-	b.Grow(int(min(st.Size(), limit)) + bytes.MinRead)
-	n, err := io.Copy(&b, io.LimitReader(f, limit+1))
+	b.Grow(int(min(size, limit)) + bytes.MinRead)
+	n, err := io.Copy(&b, io.LimitReader(r, limit+1))
 	if err != nil {
 		return nil, err
 	}
@@ -97,17 +104,7 @@ func (d *Dir) OpenAt(ctx context.Context, path string, offset, size int64) (io.R
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	st, err := d.root.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, store.ErrNotFound
-	}
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() {
-		return nil, malformed("not a regular file")
-	}
-	f, err := d.root.Open(path)
+	f, _, err := d.open(path)
 	if err != nil {
 		return nil, err
 	}
