@@ -43,16 +43,23 @@ type farSide func(context.Context, *casyncproto.Conn, []string, *archive.Reach) 
 
 // runFarSide talks casync's protocol on standard input and output.
 func (a *app) runFarSide(ctx context.Context, serve farSide, args []string, reach *archive.Reach) error {
-	in, err := interruptible(syscall.Stdin, "stdin")
+	in, out, err := stdio()
 	if err != nil {
 		return err
 	}
-	out, err := interruptible(syscall.Stdout, "stdout")
-	if err != nil {
-		return errors.Join(err, in.Close())
-	}
 	conn := casyncproto.NewConn(in, a.rateLimited(ctx, out), func() error { return errors.Join(in.Close(), out.Close()) })
 	return serve(ctx, conn, args, reach)
+}
+
+// stdio returns standard input and output as interruptible does.
+func stdio() (in, out *os.File, err error) {
+	if in, err = interruptible(syscall.Stdin, "stdin"); err != nil {
+		return nil, nil, err
+	}
+	if out, err = interruptible(syscall.Stdout, "stdout"); err != nil {
+		return nil, nil, errors.Join(err, in.Close())
+	}
+	return in, out, nil
 }
 
 // interruptible returns a file of what fd is, such that Close ends a Read or
@@ -146,13 +153,9 @@ func wantsSFTP(words []string) bool {
 
 // serveSFTP serves one session of SFTP on standard input and output.
 func (a *app) serveSFTP(ctx context.Context, dir string, readOnly bool) error {
-	in, err := interruptible(syscall.Stdin, "stdin")
+	in, out, err := stdio()
 	if err != nil {
 		return err
-	}
-	out, err := interruptible(syscall.Stdout, "stdout")
-	if err != nil {
-		return errors.Join(err, in.Close())
 	}
 	stream := struct {
 		io.Reader
