@@ -192,6 +192,7 @@ func (l *lab) refused(code int, words ...string) {
 // TestDamagedObjects damages every object of an image in every way: the pull
 // says which, and changes nothing.
 func TestDamagedObjects(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	restore := l.restoring()
 	chunkOf := func(tag string) string {
@@ -273,6 +274,7 @@ func (l *lab) only(chunkPath, tag string) bool {
 // TestForgedImages publishes images whose digests are right and whose parts
 // contradict each other or reach for what is not theirs.
 func TestForgedImages(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	restore := l.restoring()
 	_, other := l.tag("other")
@@ -342,6 +344,7 @@ func TestForgedImages(t *testing.T) {
 
 // TestForgedTags has TAG.json say what it must not.
 func TestForgedTags(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	restore := l.restoring()
 	good, _ := l.tag("new")
@@ -385,6 +388,7 @@ func TestForgedTags(t *testing.T) {
 
 // TestDamagedCatalog has the one other file of a repository that is read be wrong.
 func TestDamagedCatalog(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	for name, content := range map[string]string{
 		"empty": "", "null": "null", "cut": `{"schemaVersion":1,"images":[`, "garbage": "\xff\x00",
@@ -402,6 +406,7 @@ func TestDamagedCatalog(t *testing.T) {
 // TestDamagedSources pushes images whose layouts are damaged: nothing is
 // published.
 func TestDamagedSources(t *testing.T) {
+	t.Parallel()
 	files := plainTree()
 	layers := [][]byte{layer(t, 0, files[:10]), layer(t, 0, files[10:])}
 	good := filepath.Join(t.TempDir(), "good")
@@ -522,6 +527,7 @@ func TestDamagedArchives(t *testing.T) {
 
 // TestDamagedSourceArchives pushes archives of images that are damaged.
 func TestDamagedSourceArchives(t *testing.T) {
+	t.Parallel()
 	src := filepath.Join(t.TempDir(), "layout")
 	layout(t, src, layer(t, 0, plainTree()))
 	archive := filepath.Join(t.TempDir(), "image.tar")

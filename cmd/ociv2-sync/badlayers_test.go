@@ -78,6 +78,7 @@ func TestBadLayers(t *testing.T) {
 // TestLayersStayInside has a layer make a symlink to a directory of the machine, and
 // the next write, link and delete through it. All that happens inside the image.
 func TestLayersStayInside(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	outside := filepath.Join(dir, "outside")
 	must(t, os.Mkdir(outside, 0o755))

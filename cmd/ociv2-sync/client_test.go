@@ -21,6 +21,7 @@ import (
 
 // A server that wants to know who asks, under an authority of its own.
 func TestClientFlags(t *testing.T) {
+	t.Parallel()
 	p := publish(t)
 	files := http.FileServer(http.Dir(p.repo))
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -51,6 +51,7 @@ func pulledFrom(t testing.TB, stdout string) (p pulled) {
 // TestPullTransfersWhatPlanSays counts, in the log of a real web server, that a
 // plan transfers metadata alone and a pull exactly what the plan says.
 func TestPullTransfersWhatPlanSays(t *testing.T) {
+	t.Parallel()
 	p := publish(t)
 	nginx := testutil.StartNginx(t, p.repo)
 	one, two := nginx.URL+"/app:1", nginx.URL+"/app:2"
@@ -128,6 +129,7 @@ func TestPullTransfersWhatPlanSays(t *testing.T) {
 // TestBudget counts that nothing beside metadata is fetched for a pull that is
 // over its budget by one byte, and that one byte more is enough.
 func TestBudget(t *testing.T) {
+	t.Parallel()
 	p := publish(t)
 	nginx := testutil.StartNginx(t, p.repo)
 	d := newDevice(t)
@@ -144,35 +146,23 @@ func TestBudget(t *testing.T) {
 
 func decimal(n int64) string { b, _ := json.Marshal(n); return string(b) }
 
-// TestRequestsInFlight counts the requests that are open at a time: a server
-// answers none before there are as many as there should be.
+// TestRequestsInFlight counts the requests that are open at a time, at a server far
+// away: as many as the link has use for, which is more than there are, and --jobs at
+// most.
 func TestRequestsInFlight(t *testing.T) {
+	t.Parallel()
 	p := publish(t)
 	for _, jobs := range []int64{0, 3, 40} {
 		var open, most atomic.Int64
-		enough := make(chan struct{})
-		want := jobs
-		if jobs == 0 {
-			want = 16 // the default
-		}
 		files := http.FileServer(http.Dir(p.repo))
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if strings.HasSuffix(r.URL.Path, ".cacnk") {
-				n := open.Add(1)
-				defer open.Add(-1)
-				for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
-				}
-				if n == want {
-					select {
-					case <-enough:
-					default:
-						close(enough)
-					}
-				}
-				select {
-				case <-enough:
-				case <-time.After(10 * time.Second):
-				}
+			n := open.Add(1)
+			defer open.Add(-1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			select {
+			case <-r.Context().Done():
+			case <-time.After(200 * time.Millisecond):
 			}
 			files.ServeHTTP(w, r)
 		}))
@@ -182,8 +172,12 @@ func TestRequestsInFlight(t *testing.T) {
 		}
 		newDevice(t).must(args...)
 		server.Close()
-		if got := most.Load(); got != want {
-			t.Errorf("--jobs %d: %d requests at a time, want %d", jobs, got, want)
+		got, least, limit := most.Load(), min(16, jobs), jobs
+		if jobs == 0 {
+			least, limit = 16, 192 // the default
+		}
+		if got < least || got > limit {
+			t.Errorf("--jobs %d: %d requests at a time", jobs, got)
 		}
 	}
 }

@@ -122,6 +122,7 @@ func empty(t *testing.T, dir string) {
 // an index, by extract, list and mtree. Each is refused with exit code 4;
 // nothing appears, and a directory that is there stays as it is.
 func TestCraftedArchives(t *testing.T) {
+	t.Parallel()
 	d := newDevice(t)
 	dir := t.TempDir()
 	for name, archive := range craftArchives(t) {

@@ -72,6 +72,7 @@ func (p *publication) deltaBlob(t testing.TB) string {
 // TestPullByDelta counts in the log of a real web server that the update takes
 // three requests and the bytes that the plan says.
 func TestPullByDelta(t *testing.T) {
+	t.Parallel()
 	p := publishEdits(t)
 	nginx := testutil.StartNginx(t, p.repo)
 	one, two := nginx.URL+"/app:1", nginx.URL+"/app:2"
@@ -102,6 +103,7 @@ func TestPullByDelta(t *testing.T) {
 // A device that has the contents and not the image that the delta begins at uses
 // it all the same.
 func TestDeltaFromAnotherBuild(t *testing.T) {
+	t.Parallel()
 	p := publishEdits(t)
 	d := newDevice(t)
 	other := t.TempDir()
@@ -130,6 +132,7 @@ func TestDeltaFromAnotherBuild(t *testing.T) {
 // Whatever is wrong with the delta or with a base costs the chunks of what it
 // touches, or is refused where there may be no chunks.
 func TestBadDelta(t *testing.T) {
+	t.Parallel()
 	p := publishEdits(t)
 	blob := p.deltaBlob(t)
 	good, err := os.ReadFile(blob)
@@ -303,6 +306,7 @@ func (c *counting) Write(b []byte) (int, error) {
 
 // A delta that is cut goes on where it was: at once, and in the next pull.
 func TestCutDelta(t *testing.T) {
+	t.Parallel()
 	p := publishEdits(t)
 	st, err := os.Stat(p.deltaBlob(t))
 	must(t, err)
@@ -335,6 +339,7 @@ func TestCutDelta(t *testing.T) {
 // A delta in a file makes the image without a network, and one from nothing
 // makes it on an empty device.
 func TestDeltaFiles(t *testing.T) {
+	t.Parallel()
 	p := publishEdits(t)
 	d := newDevice(t)
 	dir := t.TempDir()

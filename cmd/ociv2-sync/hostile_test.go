@@ -33,6 +33,7 @@ func sums(t testing.TB, dir string) map[string][32]byte {
 // something. Each file is then that of one release or of the other, and to pull again
 // makes the directory exact.
 func TestKilledUpdate(t *testing.T) {
+	t.Parallel()
 	testutil.NeedRoot(t)
 	strace := testutil.Tool(t, "strace")
 	if out, err := exec.CommandContext(t.Context(), strace, "-f", "-qq", "true").CombinedOutput(); err != nil {
@@ -83,6 +84,7 @@ func linkTo(t testing.TB, exe string) string {
 
 // TestSeedOfAnotherUser pulls as an ordinary user with a seed that not all may read.
 func TestSeedOfAnotherUser(t *testing.T) {
+	t.Parallel()
 	testutil.NeedRoot(t)
 	const nobody, files = 65534, 12
 	dir, err := os.MkdirTemp("", "another-user") // t.TempDir lies below what nobody may not enter

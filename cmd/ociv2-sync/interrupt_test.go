@@ -131,6 +131,7 @@ func interrupted(t testing.TB, sig syscall.Signal, code int, stderr string) {
 // the system does and as a power failure does. What was there works, and the
 // next pull fetches little again.
 func TestInterruptedPull(t *testing.T) {
+	t.Parallel()
 	p := publish(t)
 	tree := filepath.Join(t.TempDir(), "big")
 	buildBig(t, tree)
@@ -204,6 +205,7 @@ func noLeftovers(t testing.TB, d *device, dest string) {
 // TestKilledPull kills pulls at arbitrary moments, over and over in one root:
 // the path always shows a whole image, the old or the new one.
 func TestKilledPull(t *testing.T) {
+	t.Parallel()
 	p := publish(t)
 	d := newDevice(t)
 	d.must("push", "--deltas=0", "rootfs:"+p.releases[0], p.repo+"/app:moving")
@@ -248,6 +250,7 @@ func TestKilledPull(t *testing.T) {
 
 // TestInterruptedExtract cuts an extraction off: nothing is there, and no rest.
 func TestInterruptedExtract(t *testing.T) {
+	t.Parallel()
 	p := publish(t)
 	tr, url := setTrap(t, p.repo)
 	tr.stall = true
@@ -278,6 +281,7 @@ var chunkName = regexp.MustCompile(`^[0-9a-f]{64}\.cacnk$`)
 // TestInterruptedPush interrupts pushes at arbitrary moments: readers see the old
 // tag or the new one, whole, and the next push leaves nothing of those before.
 func TestInterruptedPush(t *testing.T) {
+	t.Parallel()
 	trees := [2]string{filepath.Join(t.TempDir(), "old"), filepath.Join(t.TempDir(), "new")}
 	buildRelease(t, trees[0], 1)
 	buildBig(t, trees[1])
@@ -332,6 +336,7 @@ func whileStarting(sig syscall.Signal, status syscall.WaitStatus) bool {
 // TestInterruptedMake interrupts make at arbitrary moments: the output is not
 // there, or as it was.
 func TestInterruptedMake(t *testing.T) {
+	t.Parallel()
 	tree := filepath.Join(t.TempDir(), "tree")
 	buildBig(t, tree)
 	d := newDevice(t)

@@ -136,6 +136,7 @@ func (s *summing) Write(p []byte) (int, error) {
 // TestSignedURLs has a server that wants a signature with each request, which is in
 // the query of the reference, and never in what is told.
 func TestSignedURLs(t *testing.T) {
+	t.Parallel()
 	p := publish(t)
 	files := http.FileServer(http.Dir(p.repo))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -175,6 +176,7 @@ func TestSignedURLs(t *testing.T) {
 // TestProxies has every request of a pull, and of an extract, go through the proxy
 // that the environment names, with https in a tunnel; and none where it says so.
 func TestProxies(t *testing.T) {
+	t.Parallel()
 	p := publish(t)
 	origin := httptest.NewServer(http.FileServer(http.Dir(p.repo)))
 	defer origin.Close()

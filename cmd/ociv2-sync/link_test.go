@@ -33,6 +33,7 @@ func files(t testing.TB, dir string) map[string]uint64 {
 
 // TestImagesShareFiles pulls two releases that share inodes, and damages one of them.
 func TestImagesShareFiles(t *testing.T) {
+	t.Parallel()
 	testutil.NeedRoot(t) // others cannot give files their owners
 	p := publish(t)
 	d := newDevice(t)
@@ -111,6 +112,7 @@ func TestImagesShareFiles(t *testing.T) {
 // TestSharedBlocks pulls two releases where files can share blocks: a little of the disk is
 // used, as the plan says, and by default no inode is shared.
 func TestSharedBlocks(t *testing.T) {
+	t.Parallel()
 	p := &publication{repo: filepath.Join(t.TempDir(), "repo")}
 	for i := range p.releases { // without what xfs cannot hold
 		p.releases[i] = t.TempDir()

@@ -17,6 +17,7 @@ import (
 // TestServerDies has the server go away in the middle of a pull, in several ways:
 // exit code 6, everything as it was, and the next pull goes on.
 func TestServerDies(t *testing.T) {
+	t.Parallel()
 	p := publish(t)
 	other := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(other, "file"), []byte("other"), 0o644))
@@ -63,6 +64,7 @@ func TestServerDies(t *testing.T) {
 // TestOneWriter has a second pull find a first one at work in the root, and
 // readers not mind it.
 func TestOneWriter(t *testing.T) {
+	t.Parallel()
 	p := publish(t)
 	tr, url := setTrap(t, p.repo)
 	tr.stall = true

@@ -51,6 +51,7 @@ func pythonServer(t testing.TB, dir string) string {
 // From a web server without ranges, of which nobody can have the head of a delta
 // alone, an update comes in chunks, as the plan says, with one warning.
 func TestServersWithoutRanges(t *testing.T) {
+	t.Parallel()
 	p := publishEdits(t)
 	d := newDevice(t)
 	d.pull(p.ref(1))

@@ -102,6 +102,7 @@ func layout(t testing.TB, dir string, layers ...[]byte) {
 // TestLayersDoNotMatter pushes one tree in several shapes: table of contents and
 // chunk index are the same.
 func TestLayersDoNotMatter(t *testing.T) {
+	t.Parallel()
 	files := plainTree()
 	// Directories after what is in them, files in another order, hard links
 	// still after what they link to.
@@ -180,6 +181,7 @@ func TestLayersDoNotMatter(t *testing.T) {
 // TestPushesAtOnce has processes push at the same time to the same name: none
 // loses what another has published.
 func TestPushesAtOnce(t *testing.T) {
+	t.Parallel()
 	d := newDevice(t)
 	repo := filepath.Join(t.TempDir(), "repo")
 	const pushes = 6
@@ -227,6 +229,7 @@ func TestPushesAtOnce(t *testing.T) {
 // TestPushTwice pushes a tag again: what has not changed is not written, and
 // one who had pulled it sees it is the same.
 func TestPushTwice(t *testing.T) {
+	t.Parallel()
 	p := publish(t)
 	d := newDevice(t)
 	d.must("pull", p.ref(1))

@@ -19,6 +19,7 @@ import (
 // is nobody's else to open until it has its contents and its owner, gets its mode
 // after everything that could be used against it, and its time after that.
 func TestSafeOrder(t *testing.T) {
+	t.Parallel()
 	testutil.NeedRoot(t)
 	strace := testutil.Tool(t, "strace")
 	d := newDevice(t)

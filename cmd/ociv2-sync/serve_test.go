@@ -291,6 +291,7 @@ func TestClientAuthoritiesReload(t *testing.T) {
 // systemd hands over its socket: sd_listen_fds(3), with the program that systemd has
 // for that, and without.
 func TestSocketActivation(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "catalog.json"), []byte("{}"), 0o600))
 	socket := filepath.Join(t.TempDir(), "socket")

@@ -50,6 +50,7 @@ func fill(t testing.TB, disk string, leave int64) (file string) {
 // TestPullNeedsSpace pulls onto disks that are too small, by what statfs says or
 // by what turns out: exit code 7, and what was there works.
 func TestPullNeedsSpace(t *testing.T) {
+	t.Parallel()
 	p := publish(t)
 	for _, into := range []string{"root", "directory", "directory elsewhere"} {
 		t.Run(into, func(t *testing.T) {
@@ -105,6 +106,7 @@ func TestPullNeedsSpace(t *testing.T) {
 // TestSeedNeedsSpace pulls with a compressed archive as the seed, whose contents wait in
 // the root: a plan counts them, and a disk that cannot hold them is seen in time.
 func TestSeedNeedsSpace(t *testing.T) {
+	t.Parallel()
 	p := publish(t)
 	tr, url := setTrap(t, p.repo)
 	dir := t.TempDir()
@@ -166,6 +168,7 @@ func TestSeedNeedsSpace(t *testing.T) {
 // TestPushNeedsSpace fills the disks of a repository, of the place where
 // contents wait, and of what make and extract write.
 func TestPushNeedsSpace(t *testing.T) {
+	t.Parallel()
 	p := publish(t)
 	d := newDevice(t)
 	disk := smallDisk(t, "size=12m")

@@ -15,6 +15,7 @@ import (
 // root can restore: each thing that is lacking is named, the rest is there, and
 // that is no error unless --strict makes it one.
 func TestExtractUnprivileged(t *testing.T) {
+	t.Parallel()
 	testutil.NeedRoot(t)
 	d := newDevice(t)
 	source, archive := filepath.Join(t.TempDir(), "source"), filepath.Join(t.TempDir(), "x.catar")

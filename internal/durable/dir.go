@@ -145,5 +145,6 @@ func lock(path string) (unlock func() error, err error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, errors.Join(fmt.Errorf("durable: %w", &os.PathError{Op: "lock", Path: path, Err: err}), f.Close())
 	}
-	return f.Close, nil
+	// Closing alone would leave the lock, for a moment, to a child that is being started.
+	return func() error { return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close()) }, nil
 }

@@ -77,8 +77,9 @@ func writeAt(f *os.File, p []byte) error {
 // Unlock gives the lock up.
 func (w *Writer) Unlock() error {
 	// An empty file names nobody; the file itself stays, or two processes could lock
-	// two files of the same name.
-	err := errors.Join(w.lock.Truncate(0), w.lock.Close())
+	// two files of the same name. Closing alone would leave the lock, for a moment, to
+	// a child that is being started and has not got rid of what it inherited.
+	err := errors.Join(w.lock.Truncate(0), unix.Flock(int(w.lock.Fd()), unix.LOCK_UN), w.lock.Close())
 	if err != nil {
 		return fmt.Errorf("root: unlock: %w", err)
 	}
