@@ -162,34 +162,39 @@ func (p *Plan) Cover(nodes []toc.Node, layout *toc.Layout, space *Space, cached 
 // places returns, for each missing content, the offsets at which the byte
 // space has it.
 func (p *Plan) places(nodes []toc.Node, layout *toc.Layout) *contentPlaces {
+	if len(p.Missing) == 0 {
+		return &contentPlaces{ends: make([]int32, 1)}
+	}
 	index := numset.New(len(p.Missing), func(k int32) *Digest { return p.Contents[p.Missing[k]].Digest })
 	for k := range p.Missing {
 		index.Add(int32(k))
 	}
-	each := func(found func(k int32, at uint64)) {
-		for i := range nodes {
-			n := &nodes[i]
-			if !n.IsRegular() || layout.Offset[i] < 0 {
-				continue
-			}
-			if k, ok := index.Find(&n.Digest); ok {
-				found(k, uint64(layout.Offset[i]))
-			}
-		}
-	}
 	// Counted first, for most contents have one place, and a list of one for each
 	// takes many times its room.
 	c := &contentPlaces{ends: make([]int32, len(p.Missing)+1)}
-	each(func(k int32, _ uint64) { c.ends[k+1]++ })
+	of := make([]int32, len(nodes)) // which content a place has, None for none
+	for i := range nodes {
+		of[i] = None
+		n := &nodes[i]
+		if !n.IsRegular() || layout.Offset[i] < 0 {
+			continue
+		}
+		if k, ok := index.Find(&n.Digest); ok {
+			of[i] = k
+			c.ends[k+1]++
+		}
+	}
 	for k := range p.Missing {
 		c.ends[k+1] += c.ends[k]
 	}
 	c.at = make([]uint64, c.ends[len(p.Missing)])
 	next := slices.Clone(c.ends)
-	each(func(k int32, at uint64) {
-		c.at[next[k]] = at
-		next[k]++
-	})
+	for i, k := range of {
+		if k != None {
+			c.at[next[k]] = uint64(layout.Offset[i])
+			next[k]++
+		}
+	}
 	return c
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -258,9 +259,9 @@ func (s *dirSeed) hashAll(ctx context.Context, scan Scan, cands []candidate, wan
 	})
 	for range s.opts.Jobs {
 		g.Go(func() error {
-			buf := make([]byte, 256<<10)
+			h, buf := sha256.New(), make([]byte, 256<<10)
 			for c := range work {
-				d, err := hashFile(ctx, scan, filepath.Join(s.path, c.path), c.size, buf)
+				d, err := hashFile(ctx, scan, filepath.Join(s.path, c.path), c.size, h, buf)
 				switch {
 				case ctx.Err() != nil:
 					return ctx.Err()
@@ -276,8 +277,8 @@ func (s *dirSeed) hashAll(ctx context.Context, scan Scan, cands []candidate, wan
 	return g.Wait()
 }
 
-// hashFile returns the SHA-256 of a file that still has the size it had.
-func hashFile(ctx context.Context, scan Scan, path string, size int64, buf []byte) (Digest, error) {
+// hashFile returns the SHA-256, which h is for, of a file that still has the size it had.
+func hashFile(ctx context.Context, scan Scan, path string, size int64, h hash.Hash, buf []byte) (Digest, error) {
 	f, before, err := openRegular(path)
 	if err != nil {
 		return Digest{}, err
@@ -287,7 +288,7 @@ func hashFile(ctx context.Context, scan Scan, path string, size int64, buf []byt
 		return Digest{}, errors.New("its size changed")
 	}
 	started := time.Now()
-	h := sha256.New()
+	h.Reset()
 	var n int64
 	for n < size {
 		if ctx.Err() != nil {
@@ -300,7 +301,7 @@ func hashFile(ctx context.Context, scan Scan, path string, size int64, buf []byt
 			return Digest{}, err
 		}
 	}
-	d := Digest(h.Sum(nil))
+	d := Digest(h.Sum(buf[:0]))
 	after, err := f.Stat()
 	if err != nil {
 		return Digest{}, err

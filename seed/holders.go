@@ -3,6 +3,7 @@ package seed
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -250,7 +251,7 @@ func (s *blobSeed) look(_ context.Context, want *Wanted, found func(Digest, stri
 		if !want.HasSize(fi.Size()) {
 			return nil
 		}
-		d, err := hashFile(ctx, scan, s.path, fi.Size(), make([]byte, 256<<10))
+		d, err := hashFile(ctx, scan, s.path, fi.Size(), sha256.New(), make([]byte, 256<<10))
 		if err == nil {
 			take(d)
 		}

@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/ociv2-sync/ociv2-sync/chunk"
-	"github.com/ociv2-sync/ociv2-sync/internal/numset"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
@@ -43,11 +42,10 @@ func lookThrough(ctx context.Context, s looker, want *Wanted, found func(Digest,
 
 // Search is a look through seeds that has not read any file yet.
 type Search struct {
-	plan  *Plan
-	index *numset.Set[Digest] // of the contents
-	want  Wanted
-	log   *slog.Logger
-	mu    sync.Mutex // guards the contents of plan
+	plan *Plan
+	want Wanted // whose numbers of contents are the plan's
+	log  *slog.Logger
+	mu   sync.Mutex // guards the contents of plan
 
 	reads []read
 	sizes map[int64]struct{} // of the files that are to be read
@@ -66,15 +64,16 @@ func Look(ctx context.Context, nodes []toc.Node, seeds []Seed, log *slog.Logger)
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	p := &Plan{Seeds: seeds, Contents: distinct(nodes)}
+	contents, index := distinct(nodes)
+	p := &Plan{Seeds: seeds, Contents: contents}
 	s := &Search{plan: p, log: log, sizes: make(map[int64]struct{})}
-	s.index = numset.New(len(p.Contents), func(i int32) *Digest { return p.Contents[i].Digest })
-	for i := range p.Contents {
-		c := &p.Contents[i]
-		s.index.Add(int32(i))
-		s.want.name(c.Size, nodes[c.Nodes[0]].Name)
+	if len(seeds) > 0 {
+		s.want.setIndexed(contents, index)
+		for i := range contents {
+			c := &contents[i]
+			s.want.name(c.Size, nodes[c.Nodes[0]].Name)
+		}
 	}
-	s.want.set(p.Contents)
 	for i, sd := range seeds {
 		if s.want.Left() == 0 {
 			break
@@ -112,7 +111,7 @@ func Look(ctx context.Context, nodes []toc.Node, seeds []Seed, log *slog.Logger)
 
 // content returns the content with a digest that is one of the plan's.
 func (s *Search) content(d Digest) *Content {
-	i, _ := s.index.Find(&d)
+	i, _ := s.want.index.Find(&d)
 	return &s.plan.Contents[i]
 }
 

@@ -1,11 +1,11 @@
 package seed
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"slices"
 
+	"github.com/ociv2-sync/ociv2-sync/internal/numset"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
 
@@ -122,9 +122,9 @@ func (p *Plan) Use(record func(content int) int32, bases []Place) {
 	p.miss()
 }
 
-// distinct returns the distinct non-empty contents of the nodes. There may be hundreds of
-// thousands: sorting finds what is equal in a tenth of the memory of a map.
-func distinct(nodes []toc.Node) []Content {
+// distinct returns the distinct non-empty contents of the nodes, and the numbers that they
+// have by their digests.
+func distinct(nodes []toc.Node) ([]Content, *numset.Set[Digest]) {
 	has := func(n *toc.Node) bool { return n.IsRegular() && n.Size > 0 && n.Link < 0 }
 	count := 0
 	for i := range nodes {
@@ -132,33 +132,40 @@ func distinct(nodes []toc.Node) []Content {
 			count++
 		}
 	}
-	order := make([]int32, 0, count)
+	firsts := make([]int32, 0, count) // the first node of each content
+	of := make([]int32, 0, count)     // the content of each node that has one
+	index := numset.New(count, func(k int32) *Digest { return &nodes[firsts[k]].Digest })
+	for i := range nodes {
+		if !has(&nodes[i]) {
+			continue
+		}
+		next := int32(len(firsts))
+		firsts = append(firsts, int32(i))
+		k, added := index.Add(next)
+		if !added {
+			firsts = firsts[:next]
+		}
+		of = append(of, k)
+	}
+	counts := make([]int32, len(firsts))
+	for _, k := range of {
+		counts[k]++
+	}
+	cs, room := make([]Content, len(firsts)), make([]int32, count)
+	for k, n := range counts {
+		first := &nodes[firsts[k]]
+		cs[k] = Content{Digest: &first.Digest, Size: first.Size, Nodes: room[:0:n], Seed: None, Record: None}
+		room = room[n:]
+	}
+	at := 0
 	for i := range nodes {
 		if has(&nodes[i]) {
-			order = append(order, int32(i))
+			c := &cs[of[at]]
+			c.Nodes = append(c.Nodes, int32(i))
+			at++
 		}
 	}
-	slices.SortFunc(order, func(a, b int32) int {
-		return cmp.Or(bytes.Compare(nodes[a].Digest[:], nodes[b].Digest[:]), cmp.Compare(a, b))
-	})
-	// Where in order the nodes of a content begin: the first node is there.
-	var starts []int32
-	for k := range order {
-		if k == 0 || nodes[order[k]].Digest != nodes[order[k-1]].Digest {
-			starts = append(starts, int32(k))
-		}
-	}
-	slices.SortFunc(starts, func(a, b int32) int { return cmp.Compare(order[a], order[b]) })
-	cs := make([]Content, len(starts))
-	for k, start := range starts {
-		n := &nodes[order[start]]
-		end := start + 1
-		for int(end) < len(order) && nodes[order[end]].Digest == n.Digest {
-			end++
-		}
-		cs[k] = Content{Digest: &n.Digest, Size: n.Size, Nodes: order[start:end:end], Seed: None, Record: None}
-	}
-	return cs
+	return cs, index
 }
 
 // Use is what a plan takes from one source.

@@ -1,14 +1,14 @@
 package seed
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"hash/maphash"
 	"io"
 	"slices"
 	"sync"
+
+	"github.com/ociv2-sync/ociv2-sync/internal/numset"
 )
 
 // Digest is the SHA-256 of a regular file's bytes.
@@ -40,13 +40,12 @@ type Seed interface {
 // use. The zero value wants nothing.
 type Wanted struct {
 	mu       sync.Mutex
-	contents []Content // of these only Digest and Size are read
-	order    []int32   // indexes in contents, by size and then by digest
-	taken    []bool    // by place in order
-	// left says, at the place in order where a size begins, how many contents
-	// of that size are still to be found.
-	left  []int32
-	total int // left of all sizes
+	contents []Content           // of these only Digest and Size are read
+	index    *numset.Set[Digest] // of contents
+	taken    []bool              // by content
+	sizes    []int64             // of the contents, each once, in order
+	left     []int32             // how many contents of each of sizes are still to be found
+	total    int                 // left of all sizes
 	// names has the hashes of sizes with names: of hundreds of thousands, these
 	// alone are small. They are in order if sorted says so.
 	names  []uint64
@@ -68,29 +67,31 @@ func (w *Wanted) key(d Digest) Digest {
 	return d
 }
 
-// set makes the contents, no two of which are equal, those that are wanted.
+// set makes the contents, no two of which have one digest, those that are wanted.
 func (w *Wanted) set(contents []Content) {
-	w.contents, w.total = contents, len(contents)
-	w.order = make([]int32, len(contents))
-	for i := range w.order {
-		w.order[i] = int32(i)
+	index := numset.New(len(contents), func(i int32) *Digest { return contents[i].Digest })
+	for i := range contents {
+		index.Add(int32(i))
 	}
-	slices.SortFunc(w.order, func(a, b int32) int { return compareBySize(&contents[a], &contents[b]) })
-	w.taken, w.left = make([]bool, len(contents)), make([]int32, len(contents))
-	start := 0
-	for k, i := range w.order {
-		if contents[i].Size != contents[w.order[start]].Size {
-			start = k
-		}
-		w.left[start]++
-	}
+	w.setIndexed(contents, index)
 }
 
-func compareBySize(a, b *Content) int {
-	if c := cmp.Compare(a.Size, b.Size); c != 0 {
-		return c
+// setIndexed is set with the numbers of the contents by their digests.
+func (w *Wanted) setIndexed(contents []Content, index *numset.Set[Digest]) {
+	w.contents, w.index, w.total = contents, index, len(contents)
+	w.taken = make([]bool, len(contents))
+	all := make([]int64, len(contents))
+	for i := range contents {
+		all[i] = contents[i].Size
 	}
-	return bytes.Compare(a.Digest[:], b.Digest[:])
+	slices.Sort(all)
+	w.sizes, w.left = nil, nil
+	for i, size := range all {
+		if i == 0 || size != all[i-1] {
+			w.sizes, w.left = append(w.sizes, size), append(w.left, 0)
+		}
+		w.left[len(w.left)-1]++
+	}
 }
 
 type sizedName struct {
@@ -107,16 +108,14 @@ func (w *Wanted) name(size int64, name string) {
 	w.names, w.sorted = append(w.names, maphash.Comparable(w.seed, sizedName{size, name})), false
 }
 
-// ofSize returns the place in order where a size begins, and how many contents
-// of it are still to be found.
-func (w *Wanted) ofSize(size int64) (start int, left int32) {
-	start, ok := slices.BinarySearchFunc(w.order, size, func(i int32, size int64) int {
-		return cmp.Compare(w.contents[i].Size, size)
-	})
+// ofSize returns how many contents of a size are still to be found; nil if none ever was
+// wanted.
+func (w *Wanted) ofSize(size int64) *int32 {
+	k, ok := slices.BinarySearch(w.sizes, size)
 	if !ok {
-		return start, 0
+		return nil
 	}
-	return start, w.left[start]
+	return &w.left[k]
 }
 
 // Left returns the number of contents still to be found.
@@ -131,8 +130,8 @@ func (w *Wanted) Left() int {
 func (w *Wanted) HasSize(size int64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_, left := w.ofSize(size)
-	return left > 0
+	left := w.ofSize(size)
+	return left != nil && *left > 0
 }
 
 // HasName reports whether the image has a wanted content of this size under
@@ -156,19 +155,17 @@ func (w *Wanted) HasName(size int64, name string) bool {
 func (w *Wanted) Take(d Digest, size int64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	start, left := w.ofSize(size)
-	if left == 0 {
+	left := w.ofSize(size)
+	if left == nil || *left == 0 {
 		return false
 	}
 	key := w.key(d)
-	k, ok := slices.BinarySearchFunc(w.order, &Content{Digest: &key, Size: size}, func(i int32, c *Content) int {
-		return compareBySize(&w.contents[i], c)
-	})
-	if !ok || w.taken[k] {
+	i, ok := w.index.Find(&key)
+	if !ok || w.taken[i] || w.contents[i].Size != size {
 		return false
 	}
-	w.taken[k] = true
-	w.left[start]--
+	w.taken[i] = true
+	*left--
 	w.total--
 	return true
 }

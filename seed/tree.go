@@ -2,11 +2,12 @@ package seed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
-	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
@@ -56,7 +57,7 @@ func (s *treeSeed) Find(ctx context.Context, want *Wanted, found func(Digest, st
 		}
 		path := n.Name
 		if n.Depth > 1 {
-			path = filepath.Join(dirs[n.Depth-1], n.Name)
+			path = dirs[n.Depth-1] + "/" + n.Name
 		}
 		if n.IsDir() {
 			dirs = append(dirs[:n.Depth], path)
@@ -81,7 +82,12 @@ func (s *treeSeed) Find(ctx context.Context, want *Wanted, found func(Digest, st
 
 // unchanged reports whether the file at path looks as node n says.
 func (s *treeSeed) unchanged(path string, n *toc.Node) bool {
-	fi, err := os.Lstat(filepath.Join(s.path, path))
-	return err == nil && fi.Mode().IsRegular() && fi.Size() == n.Size &&
-		fi.ModTime().Equal(time.Unix(n.Sec, int64(n.Nsec)))
+	var st unix.Stat_t // what os.Lstat allocates, there may be hundreds of thousands of
+	path = s.path + "/" + path
+	err := unix.Lstat(path, &st)
+	for errors.Is(err, unix.EINTR) {
+		err = unix.Lstat(path, &st)
+	}
+	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size == n.Size &&
+		int64(st.Mtim.Sec) == n.Sec && int64(st.Mtim.Nsec) == int64(n.Nsec)
 }

@@ -23,11 +23,12 @@ func TestWanted(t *testing.T) {
 		for _, short := range []bool{false, true} {
 			w := &Wanted{short: short}
 			plain, sizes := make(map[key]bool), make(map[int64]int)
+			wanted := make(map[Digest]bool)
 			var contents []Content
 			for range count {
 				k := some()
-				if k.d = w.key(k.d); !plain[k] {
-					plain[k] = true
+				if k.d = w.key(k.d); !wanted[k.d] {
+					wanted[k.d], plain[k] = true, true
 					sizes[k.size]++
 					contents = append(contents, Content{Digest: &k.d, Size: k.size})
 					w.name(k.size, "file")
