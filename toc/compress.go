@@ -56,7 +56,10 @@ func Decompress(b []byte, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%w: decompress: %w", ErrInvalid, err)
 	}
 	defer r.Close()
+	// Most are not four times as long as what they are compressed to, so that nothing need be
+	// moved while the buffer grows.
 	var out bytes.Buffer
+	out.Grow(int(min(max(limit, 0), 4*int64(len(b)))) + bytes.MinRead)
 	n, err := io.Copy(&out, io.LimitReader(r, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("%w: decompress: offset %d: %w", ErrInvalid, n, err)
@@ -64,5 +67,8 @@ func Decompress(b []byte, limit int64) ([]byte, error) {
 	if n > limit {
 		return nil, fmt.Errorf("%w: decompress: more than %d bytes", ErrInvalid, limit)
 	}
-	return bytes.Clone(out.Bytes()), nil // see Compress
+	if out.Available() > out.Len()/16+bytes.MinRead {
+		return bytes.Clone(out.Bytes()), nil // see Compress
+	}
+	return out.Bytes(), nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"strings"
 )
 
 // Parse reads canonical bytes (docs/format/toc.md). It takes exactly what
@@ -52,8 +53,9 @@ func Each(b []byte, visit func(n *Node) error) error {
 	if err != nil {
 		return err
 	}
+	var n Node // one for all: each would take room of its own
 	for i := range d.nodes() {
-		n := Node{}
+		n = Node{}
 		back, err := d.node(&n, i)
 		if err == nil && back > 0 {
 			n.Link = int32(i - back)
@@ -78,7 +80,8 @@ type column struct {
 type decoder struct {
 	sec      [sections]column
 	siblings []string
-	deepest  int     // that the next node may be
+	names    strings.Builder // of nameBlock bytes, with the latest names
+	deepest  int             // that the next node may be
 	sizes    []int64 // of the table's contents, whose digests are their section
 	xattrs   uint64  // nodes to pass before the next one with attributes
 	pending  bool    // xattrs has been read
@@ -129,6 +132,7 @@ func split(b []byte) (*decoder, error) {
 	if at != len(b) {
 		return nil, &Error{Offset: int64(at), Node: -1, Reason: fmt.Sprintf("%d bytes after the end", len(b)-at)}
 	}
+	d.sizes = make([]int64, 0, len(d.sec[secDigests].b)/len(emptyDigest))
 	nodes := d.nodes()
 	switch {
 	case nodes == 0 || len(d.sec[secModes].b)%2 != 0:
@@ -163,16 +167,37 @@ func (d *decoder) bytes(sec, node, n int) ([]byte, error) {
 	return c.b[c.at-n : c.at], nil
 }
 
-// text reads up to a zero byte.
-func (d *decoder) text(sec, node int) (string, error) {
+// textBytes reads up to a zero byte.
+func (d *decoder) textBytes(sec, node int) ([]byte, error) {
 	c := &d.sec[sec]
 	n := bytes.IndexByte(c.b[c.at:], 0)
 	if n < 0 {
-		return "", d.fail(sec, node, "text without its end")
+		return nil, d.fail(sec, node, "text without its end")
 	}
-	s := string(c.b[c.at : c.at+n])
+	b := c.b[c.at : c.at+n]
 	c.at += n + 1
-	return s, nil
+	return b, nil
+}
+
+func (d *decoder) text(sec, node int) (string, error) {
+	b, err := d.textBytes(sec, node)
+	return string(b), err
+}
+
+// nameBlock is how many bytes of names are allocated together: a string of its own for each
+// of hundreds of thousands takes more room, and more of the collector's time.
+const nameBlock = 16 << 10
+
+// name returns the name that begins with prefix and ends with rest.
+func (d *decoder) name(prefix string, rest []byte) string {
+	if d.names.Cap()-d.names.Len() < len(prefix)+len(rest) {
+		d.names = strings.Builder{}
+		d.names.Grow(nameBlock)
+	}
+	from := d.names.Len()
+	d.names.WriteString(prefix)
+	d.names.Write(rest)
+	return d.names.String()[from:]
 }
 
 // node reads node i. Of a follower it reads the place alone, and returns how many nodes
@@ -264,7 +289,7 @@ func (d *decoder) place(n *Node, i int) error {
 	if int(shared[0]) > len(prefix) {
 		return d.fail(secNames, i, "shares %d bytes with a name of %d", shared[0], len(prefix))
 	}
-	rest, err := d.text(secNames, i)
+	rest, err := d.textBytes(secNames, i)
 	if err != nil {
 		return err
 	}
@@ -272,7 +297,7 @@ func (d *decoder) place(n *Node, i int) error {
 		return d.fail(secNames, i, "name of %d bytes", int(shared[0])+len(rest))
 	}
 	n.Depth = depth
-	n.Name = prefix[:shared[0]] + rest
+	n.Name = d.name(prefix[:shared[0]], rest)
 	d.siblings = append(d.siblings[:depth], n.Name)
 	return nil
 }

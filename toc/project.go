@@ -41,7 +41,7 @@ type Layout struct {
 // NewLayout computes the layout of the projection (docs/format/projection.md)
 // from nodes alone; their digests are not looked at.
 func NewLayout(nodes []Node) (*Layout, error) {
-	if err := validate(nodes, false); err != nil {
+	if err := validateNodes(nodes, false, nil); err != nil {
 		return nil, err
 	}
 	l := &Layout{Offset: make([]int64, len(nodes))}

@@ -109,29 +109,41 @@ func (t *TOC) Validate() error { return validate(t.Nodes, true) }
 // validate is Validate; without digests it takes the unknown (zero) digests of
 // a Source that has not been read.
 func validate(nodes []Node, digests bool) error {
+	firsts := numset.New(len(nodes), func(i int32) *[32]byte { return &nodes[i].Digest })
+	return validateNodes(nodes, digests, func(i int) string {
+		n := &nodes[i]
+		if !n.IsRegular() || n.Digest == [32]byte{} {
+			return ""
+		}
+		// Two sizes under one digest would make the content table
+		// ambiguous (docs/format/toc.md, section 2.9).
+		if first, _ := firsts.Add(int32(i)); nodes[first].Size != n.Size {
+			return "a content with two sizes"
+		}
+		return ""
+	})
+}
+
+// validateNodes is validate for what can be told without comparing contents. What more
+// returns is wrong with a node beside that, if it is not nil.
+func validateNodes(nodes []Node, digests bool, more func(i int) string) error {
 	if len(nodes) == 0 {
 		return &Error{Offset: -1, Node: -1, Reason: "no root"}
 	}
 	if len(nodes) > maxNodes {
 		return &Error{Offset: -1, Node: -1, Reason: fmt.Sprintf("%d nodes, more than %d", len(nodes), maxNodes)}
 	}
-	firsts := numset.New(len(nodes), func(i int32) *[32]byte { return &nodes[i].Digest })
 	var last [maxDepth + 1]string // per depth the previous sibling
 	for i := range nodes {
-		n := &nodes[i]
 		reason := checkPlace(nodes, i, &last)
 		if reason == "" {
-			reason = checkNode(n, digests)
+			reason = checkNode(&nodes[i], digests)
 		}
-		if reason == "" && n.Link != -1 {
+		if reason == "" && nodes[i].Link != -1 {
 			reason = checkLink(nodes, i)
 		}
-		if reason == "" && n.IsRegular() && n.Digest != [32]byte{} {
-			// Two sizes under one digest would make the content table
-			// ambiguous (docs/format/toc.md, section 2.9).
-			if first, _ := firsts.Add(int32(i)); nodes[first].Size != n.Size {
-				reason = "a content with two sizes"
-			}
+		if reason == "" && more != nil {
+			reason = more(i)
 		}
 		if reason != "" {
 			return &Error{Offset: -1, Node: i, Path: Path(nodes, i), Reason: reason}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/go-retryablehttp"
@@ -15,7 +16,8 @@ import (
 )
 
 const (
-	// firstAlloc bounds what is allocated on the word of a Content-Length.
+	// firstAlloc bounds what is allocated on the word of a Content-Length; then three times
+	// what has come is.
 	firstAlloc = 1 << 20
 	// maxDrain is how much of an unwanted body is read to keep a connection.
 	maxDrain = 64 << 10
@@ -178,7 +180,8 @@ func (o *object) read(resp *http.Response) error {
 	if enc := resp.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
 		return fmt.Errorf("%w: the server sends it with encoding %q", errRefused, enc)
 	}
-	if size := int64(len(o.body)) + resp.ContentLength; resp.ContentLength > 0 && size > o.limit {
+	size := int64(len(o.body)) + resp.ContentLength // as announced, if it is
+	if resp.ContentLength > 0 && size > o.limit {
 		return fmt.Errorf("%w: %d bytes, at most %d expected", store.ErrTooLarge, size, o.limit)
 	}
 	if o.body == nil {
@@ -187,7 +190,8 @@ func (o *object) read(resp *http.Response) error {
 	}
 	for {
 		if len(o.body) == cap(o.body) {
-			o.body = append(o.body, 0)[:len(o.body)]
+			have := int64(len(o.body))
+			o.body = slices.Grow(o.body, int(max(min(size+1-have, 3*have), 512)))
 		}
 		n, err := resp.Body.Read(o.body[len(o.body):min(int64(cap(o.body)), o.limit+1)])
 		o.body = o.body[:len(o.body)+n]
