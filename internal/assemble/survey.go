@@ -173,8 +173,9 @@ func (s *survey) hash(ctx context.Context) error {
 		g.Go(func() error {
 			at := s.b.cursor()
 			defer at.close()
+			hasher := tree.NewHasher()
 			for nodes := range work {
-				if err := s.hashNodes(ctx, at, nodes); err != nil {
+				if err := s.hashNodes(ctx, at, hasher, nodes); err != nil {
 					return err
 				}
 			}
@@ -185,12 +186,12 @@ func (s *survey) hash(ctx context.Context) error {
 }
 
 // hashNodes is hash for some files, and changes what is known of these alone.
-func (s *survey) hashNodes(ctx context.Context, at *cursor, nodes []int32) error {
+func (s *survey) hashNodes(ctx context.Context, at *cursor, hasher *tree.Hasher, nodes []int32) error {
 	for _, i := range nodes {
 		if s.held[i] == heldNot {
 			continue
 		}
-		ok, err := s.same(ctx, at, i)
+		ok, err := s.same(ctx, at, hasher, i)
 		if err != nil {
 			return err
 		}
@@ -202,30 +203,14 @@ func (s *survey) hashNodes(ctx context.Context, at *cursor, nodes []int32) error
 }
 
 // same reports whether the file of node i has its bytes.
-func (s *survey) same(ctx context.Context, at *cursor, i int32) (_ bool, err error) {
-	n := &s.b.job.Nodes[i]
+func (s *survey) same(ctx context.Context, at *cursor, hasher *tree.Hasher, i int32) (bool, error) {
 	d, err := at.dir(i)
 	if err != nil {
 		return false, err
 	}
-	f, err := d.Open(n.Name)
+	ok, err := hasher.Has(ctx, d, &s.b.job.Nodes[i])
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
 		return false, nil
-	} else if err != nil {
-		return false, err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	before, err := f.Stat()
-	if err != nil {
-		return false, err
-	}
-	digest, err := tree.Hash(ctx, f, n.Size)
-	if err != nil {
-		return false, err
-	}
-	after, err := f.Stat()
-	if err != nil {
-		return false, err
-	}
-	return digest == n.Digest && after.Size() == n.Size && after.ModTime().Equal(before.ModTime()), nil
+	return ok, err
 }

@@ -86,30 +86,32 @@ func (u *update) run(ctx context.Context) error {
 // contents makes, in the stage, a file for each content of which a node is not in place.
 func (u *update) contents(ctx context.Context) error {
 	plan := *u.b.job.Plan
-	plan.Contents = slices.Clone(plan.Contents)
-	wanted := 0
 	for k := range plan.Contents {
 		c := &plan.Contents[k]
-		var anew []int32
+		kept := int64(0)
 		for _, i := range c.Nodes {
-			if u.held[i] == heldNot {
-				anew = append(anew, i)
+			if u.held[i] != heldNot {
+				kept++
 			}
 		}
-		kept := int64(len(c.Nodes) - len(anew))
 		u.b.kept.Add(kept)
 		u.b.keptBytes.Add(kept * c.Size)
 		u.b.opts.Progress(0, kept*c.Size)
-		if len(anew) == 0 {
+		if anew := len(c.Nodes) - int(kept); anew > 0 {
+			u.left[*c.Digest] = anew
+		}
+	}
+	if len(u.left) == 0 && len(plan.Missing) == 0 {
+		return nil
+	}
+	plan.Contents = slices.Clone(plan.Contents)
+	for k := range plan.Contents {
+		c := &plan.Contents[k]
+		if u.left[*c.Digest] == 0 {
 			c.Seed, c.Record = seed.None, seed.None
 			continue
 		}
-		c.Nodes = anew
-		u.left[*c.Digest] = len(anew)
-		wanted++
-	}
-	if wanted == 0 && len(plan.Missing) == 0 {
-		return nil
+		c.Nodes = slices.DeleteFunc(slices.Clone(c.Nodes), func(i int32) bool { return u.held[i] != heldNot })
 	}
 	stage, err := u.open()
 	if err != nil {

@@ -284,6 +284,9 @@ func (d *Dir) do(op, name string, call func() error) error {
 }
 
 func (d *Dir) error(op, name string, err error) error {
+	if err == nil {
+		return nil // without joining the names: it is done for every file
+	}
 	return pathError(op, path.Join(d.path, name), err)
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os"
 	"path"
@@ -147,6 +148,34 @@ func (s *State) Has(m Meta) bool {
 		return !wanted && !managed(x.Name)
 	})
 	return slices.EqualFunc(have, m.XAttrs, func(a, b toc.XAttr) bool { return a.Name == b.Name && bytes.Equal(a.Value, b.Value) })
+}
+
+// Hasher compares the bytes of files with nodes, one file after the other.
+type Hasher struct {
+	hash hash.Hash
+	buf  []byte
+}
+
+// NewHasher returns a Hasher, for one goroutine.
+func NewHasher() *Hasher { return &Hasher{sha256.New(), make([]byte, 256<<10)} }
+
+// Has reports whether the regular file that d has under the name of n has the bytes of n, and
+// does not change while they are read.
+func (h *Hasher) Has(ctx context.Context, d *Dir, n *toc.Node) (bool, error) {
+	fd, st, err := d.open(n.Name)
+	if err != nil {
+		return false, err
+	}
+	c := newContents(ctx, d, n.Name, fd, &st)
+	c.left = st.Size
+	h.hash.Reset()
+	if st.Size == n.Size {
+		_, err = io.CopyBuffer(h.hash, c, h.buf)
+	}
+	if err = errors.Join(err, c.Close()); errors.Is(err, ErrChanged) {
+		return false, nil
+	}
+	return err == nil && st.Size == n.Size && [sha256.Size]byte(h.hash.Sum(h.buf[:0])) == n.Digest, err
 }
 
 // Hash returns the SHA-256 of the rest of a file, of about size bytes.

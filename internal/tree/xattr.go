@@ -24,7 +24,7 @@ const (
 // an O_PATH descriptor. A filesystem without xattrs has none.
 func listXAttrs(fd int) ([]string, error) {
 	var names []string
-	b, err := readGrowing(func(buf []byte) (int, error) { return unix.Flistxattr(fd, buf) })
+	b, err := readXAttr(fd, "")
 	switch {
 	case errors.Is(err, unix.EBADF): // O_PATH
 		names, err = xattr.List(procPath(fd))
@@ -64,7 +64,7 @@ func readXAttrs(fd int, keep func(name string) bool) ([]toc.XAttr, error) {
 }
 
 func getXAttr(fd int, name string) ([]byte, error) {
-	b, err := readGrowing(func(buf []byte) (int, error) { return unix.Fgetxattr(fd, name, buf) })
+	b, err := readXAttr(fd, name)
 	if errors.Is(err, unix.EBADF) {
 		return xattr.Get(procPath(fd), name)
 	}
@@ -87,9 +87,16 @@ func removeXAttr(fd int, name string) error {
 	return err
 }
 
-// readGrowing calls read with larger and larger buffers as long as it asks for
-// them: most values are tiny, and Linux allows 64 KiB today.
-func readGrowing(read func(buf []byte) (int, error)) ([]byte, error) {
+// readXAttr returns the value of an xattr or, of "", the list of their names. It tries larger
+// and larger buffers as long as the kernel asks for them: most values are tiny, and
+// Linux allows 64 KiB today.
+func readXAttr(fd int, name string) ([]byte, error) {
+	read := func(buf []byte) (int, error) {
+		if name == "" {
+			return unix.Flistxattr(fd, buf)
+		}
+		return unix.Fgetxattr(fd, name, buf)
+	}
 	var small [256]byte
 	n, err := read(small[:])
 	for size := 64 << 10; errors.Is(err, unix.ERANGE) && size <= 16<<20; size *= 4 {
