@@ -82,9 +82,9 @@ type decoder struct {
 	siblings []string
 	names    strings.Builder // of nameBlock bytes, with the latest names
 	deepest  int             // that the next node may be
-	sizes    []int64 // of the table's contents, whose digests are their section
-	xattrs   uint64  // nodes to pass before the next one with attributes
-	pending  bool    // xattrs has been read
+	sizes    []int64         // of the table's contents, whose digests are their section
+	xattrs   uint64          // nodes to pass before the next one with attributes
+	pending  bool            // xattrs has been read
 }
 
 // nodes returns how many there are.
