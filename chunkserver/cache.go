@@ -172,12 +172,17 @@ func (c *cache) put(name string, data []byte, tag string, sync bool) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.root.Rename(tmp, name); err != nil {
+	return c.place(tmp, &cached{name, size, time.Now(), tag})
+}
+
+// place gives the file tmp the name of an object. The lock is held.
+func (c *cache) place(tmp string, x *cached) error {
+	if err := c.root.Rename(tmp, x.name); err != nil {
 		return errors.Join(err, c.root.Remove(tmp))
 	}
-	c.forget(name)
-	c.items[name] = c.used.PushFront(&cached{name, size, time.Now(), tag})
-	c.size += size
+	c.forget(x.name)
+	c.items[x.name] = c.used.PushFront(x)
+	c.size += x.size
 	c.evict(c.most)
 	return nil
 }

@@ -15,10 +15,15 @@ import (
 
 // Chunks returns the [Upstream] of a proxy for a chunk store that has no files, such as
 // one that casync's protocol reaches: the names of chunks, compressed or not, in the
-// directories of casync's layout (docs/format/chunks.md, section 4), and nothing else.
-func Chunks(from store.Store) Upstream {
+// directories of casync's layout (docs/format/chunks.md, section 4), at the top and in the
+// directory dir, as which casync looks for them beside an index. Other names are those of
+// indexes, .caidx and .caibx, which index returns: its errors, and limit, are those of
+// [Upstream].
+func Chunks(from store.Store, dir string, index func(ctx context.Context, name string, limit int64) ([]byte, error)) Upstream {
 	return &chunks{
 		from:   from,
+		dir:    dir + "/",
+		index:  index,
 		packer: sync.OnceValue(func() *store.Packer { return store.NewPacker(store.Zstd, largest) }),
 		absent: make(map[chunk.ID]time.Time),
 	}
@@ -32,6 +37,8 @@ const (
 
 type chunks struct {
 	from   store.Store
+	dir    string // with a slash
+	index  func(ctx context.Context, name string, limit int64) ([]byte, error)
 	packer func() *store.Packer
 
 	mu sync.Mutex
@@ -43,6 +50,10 @@ type chunks struct {
 
 // ReadFile implements [Upstream].
 func (c *chunks) ReadFile(ctx context.Context, name string, limit int64) ([]byte, error) {
+	if ext := path.Ext(name); ext == ".caidx" || ext == ".caibx" {
+		return c.index(ctx, name, limit)
+	}
+	name = strings.TrimPrefix(name, c.dir)
 	base, packed := strings.CutSuffix(path.Base(name), ".cacnk")
 	id, err := chunk.ParseID(base)
 	if err != nil || path.Dir(name) != base[:4] || base != id.String() {

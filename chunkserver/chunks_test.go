@@ -2,6 +2,7 @@ package chunkserver_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"path"
 	"strings"
@@ -15,10 +16,12 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/store/storetest"
 )
 
+func noIndex(context.Context, string, int64) ([]byte, error) { return nil, store.ErrNotFound }
+
 // A store gives chunks under the names of both forms, whichever it has, and nothing else.
 func TestChunks(t *testing.T) {
 	var mem storetest.Memory
-	up := chunkserver.Chunks(&mem)
+	up := chunkserver.Chunks(&mem, "a.castr", noIndex)
 	for i, form := range []store.Form{store.Compressed, store.Raw} {
 		plain := bytes.Repeat([]byte{'a', byte(i)}, 5000)
 		id := chunk.SHA512_256.Sum(plain)
@@ -30,7 +33,7 @@ func TestChunks(t *testing.T) {
 			t.Fatal(err)
 		}
 		name := id.String()[:4] + "/" + id.String()
-		if got, err := up.ReadFile(t.Context(), name, 20_000); err != nil || !bytes.Equal(got, plain) {
+		if got, err := up.ReadFile(t.Context(), "a.castr/"+name, 20_000); err != nil || !bytes.Equal(got, plain) {
 			t.Errorf("%d: uncompressed: %d bytes, %v", i, len(got), err)
 		}
 		got, err := up.ReadFile(t.Context(), name+".cacnk", 20_000)
@@ -39,7 +42,7 @@ func TestChunks(t *testing.T) {
 		} else if out, err := store.Check(nil, store.Packed{Data: got}, id); err != nil || !bytes.Equal(out, plain) {
 			t.Errorf("%d: compressed: %d bytes, %v", i, len(out), err)
 		}
-		for _, other := range []string{"default.castr/" + name, path.Base(name), strings.ToUpper(name), "0000/" + id.String(), "1.caidx", "app/index.json", ""} {
+		for _, other := range []string{"default.castr/" + name, path.Base(name), strings.ToUpper(name), "0000/" + id.String(), "a.castr/a.castr/" + name, "1.caidx", "app/index.json", ""} {
 			if _, err := up.ReadFile(t.Context(), other, 20_000); !errors.Is(err, store.ErrNotFound) {
 				t.Errorf("%q: %v", other, err)
 			}
@@ -54,7 +57,7 @@ func TestChunksAbsent(t *testing.T) {
 		up := chunkserver.Chunks(&storetest.Faulty{Store: &storetest.Memory{}, GetFault: func(int64) error {
 			asked++
 			return nil
-		}})
+		}}, "default.castr", noIndex)
 		id := chunk.SHA512_256.Sum([]byte("x"))
 		name := id.String()[:4] + "/" + id.String()
 		for want := range 2 {

@@ -152,7 +152,11 @@ func (k *kind) verify(name string, data []byte) error {
 		good = bytes.HasPrefix(data, []byte(magic))
 	}
 	if !good {
-		return fmt.Errorf("chunkserver: %s: upstream sends something else under this name", name)
+		return notThat(name)
 	}
 	return nil
+}
+
+func notThat(name string) error {
+	return fmt.Errorf("chunkserver: %s: upstream sends something else under this name", name)
 }

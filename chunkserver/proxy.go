@@ -36,8 +36,9 @@ type ProxyOptions struct {
 	// MaxBytes is the most that the cache may hold: what was asked for least
 	// recently gives way. 0 means 10 GiB.
 	MaxBytes int64
-	// MaxObject is the length in bytes of the largest object that is served. An
-	// object is in memory while it is fetched. 0 means 256 MiB.
+	// MaxObject is the length in bytes of the largest object that is in memory while it
+	// is fetched: that is all but large blobs of a [Streamer], which may be as large as
+	// the cache. 0 means 256 MiB.
 	MaxObject int64
 	// Fresh is how long the copy of a file that may change is served without
 	// asking upstream. 0 means 2 s: for those who ask at once.
@@ -122,15 +123,20 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f := p.join(name, k)
+	defer f.release()
 	select {
 	case <-f.done:
 	case <-f.begun:
-		k.headers(w, contentTag(name, f.size))
-		w.Header().Set("X-Cache", string(miss))
-		http.ServeContent(w, r, "", time.Time{}, &arriving{ctx: r.Context(), flight: f})
-		return
 	case <-r.Context().Done():
 		return // nobody listens
+	}
+	select {
+	case <-f.begun:
+		k.headers(w, contentTag(name, f.size))
+		w.Header().Set("X-Cache", string(f.as))
+		http.ServeContent(w, r, "", time.Time{}, &arriving{ctx: r.Context(), flight: f})
+		return
+	default:
 	}
 	switch {
 	case errors.Is(f.err, store.ErrNotFound):
@@ -154,9 +160,10 @@ func (p *Proxy) join(name string, k *kind) *flight {
 	defer p.mu.Unlock()
 	f, ok := p.flights[name]
 	if !ok {
-		f = newFlight(p.opts.MaxObject)
+		f = newFlight(p.opts.MaxObject, func(size int64) (*spooled, error) { return p.cache.spool(name, size) })
 		p.flights[name] = f
 		p.busy.Go(func() {
+			defer f.release()
 			f.data, f.from, f.err = p.fetch(f, name, k)
 			if f.err != nil && !errors.Is(f.err, store.ErrNotFound) {
 				p.opts.Logger.Error("cannot fetch from upstream", "name", name, "error", f.err)
@@ -167,6 +174,7 @@ func (p *Proxy) join(name string, k *kind) *flight {
 			close(f.done)
 		})
 	}
+	f.use()
 	return f
 }
 
@@ -174,7 +182,7 @@ func (p *Proxy) join(name string, k *kind) *flight {
 // asked for it: others may wait, and what has begun is soon wanted again.
 func (p *Proxy) fetch(f *flight, name string, k *kind) ([]byte, source, error) {
 	if k.immutable {
-		data, err := p.cache.adopt(name, k.tagOf, func(b []byte) error { return k.verify(name, b) })
+		data, err := p.adopt(f, name, k)
 		if err == nil {
 			return data, hit, nil
 		}
@@ -183,6 +191,9 @@ func (p *Proxy) fetch(f *flight, name string, k *kind) ([]byte, source, error) {
 		}
 	}
 	data, err := p.read(f, name, k)
+	if f.size > 0 {
+		return nil, miss, p.keep(f, name, err)
+	}
 	if err == nil {
 		err = k.verify(name, data)
 	}
@@ -201,6 +212,35 @@ func (p *Proxy) fetch(f *flight, name string, k *kind) ([]byte, source, error) {
 		}
 	}
 	return nil, "", err
+}
+
+// adopt returns an object that another process has left in the cache, or streams it.
+func (p *Proxy) adopt(f *flight, name string, k *kind) ([]byte, error) {
+	if k == blobKind {
+		file, size, err := p.cache.adoptLarge(name)
+		if file != nil {
+			f.onDisk = size
+			f.stream(file, size, hit)
+		}
+		if file != nil || err != nil {
+			return nil, err
+		}
+	}
+	return p.cache.adopt(name, k.tagOf, func(b []byte) error { return k.verify(name, b) })
+}
+
+// keep keeps what was streamed, if it is all there and what it is named, which it returns.
+func (p *Proxy) keep(f *flight, name string, err error) error {
+	if err == nil {
+		err = f.verify(name)
+	}
+	if f.file == nil {
+		return err
+	}
+	if kerr := f.file.keep(name, contentTag(name, f.size), f.size, err == nil && len(f.part) == 0); kerr != nil {
+		p.opts.Logger.Error("cannot cache an object", "name", name, "error", kerr)
+	}
+	return err
 }
 
 // read reads an object from upstream.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
@@ -82,9 +83,11 @@ func TestProxyFullDisk(t *testing.T) {
 	}
 	huge := strings.Repeat("x", 300_000)
 	u.files[blobFile(huge)] = huge
+	streamed := strings.Repeat("y", 3<<20)
+	u.files[blobFile(streamed)] = streamed
 	t.Run("serve", func(t *testing.T) { // and close, before the disk goes
-		base := proxy(t, u, dir, chunkserver.ProxyOptions{})
-		for _, path := range append(paths, blobFile(huge), paths[9]) {
+		base := proxy(t, quickly(u), dir, chunkserver.ProxyOptions{})
+		for _, path := range append(paths, blobFile(huge), blobFile(streamed), paths[9]) {
 			if resp, body := get(t, "GET", base+"/"+path); resp.StatusCode != 200 || body != u.files[path] {
 				t.Errorf("%s: %s, %d bytes", path, resp.Status, len(body))
 			}
@@ -265,6 +268,50 @@ func (u slowly) Copy(ctx context.Context, path string, w io.Writer, begin func(i
 		}
 	}
 	return err
+}
+
+// quickly is an upstream that holds nothing back.
+func quickly(u *upstream) slowly {
+	now := make(chan struct{})
+	close(now)
+	return slowly{u, now, now}
+}
+
+// A large blob is in a file while it is fetched, not in memory, and a later process takes
+// it up from there, if it is still what it was.
+func TestProxyLarge(t *testing.T) {
+	big := strings.Repeat("0123456789abcdef", 200_000)
+	name := blobFile(big)
+	u := quickly(&upstream{files: map[string]string{name: big}})
+	dir := t.TempDir()
+	small := chunkserver.ProxyOptions{MaxObject: 1000}
+	for i, want := range []struct {
+		cache   string
+		fetches int
+		before  func() error
+	}{
+		{"miss", 1, func() error { return nil }},
+		{"hit", 1, func() error { return nil }},
+		{"miss", 2, func() error { return os.WriteFile(filepath.Join(dir, name), []byte(big[1:]+"x"), 0o644) }},
+	} {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			if err := want.before(); err != nil {
+				t.Fatal(err)
+			}
+			base := proxy(t, u, dir, small)
+			resp, body := get(t, "GET", base+"/"+name)
+			if body != big || resp.Header.Get("X-Cache") != want.cache || u.count(name) != want.fetches {
+				t.Errorf("%s, %d bytes, %s, %d fetches", resp.Status, len(body), resp.Header.Get("X-Cache"), u.count(name))
+			}
+			if left, err := filepath.Glob(dir + "/app/blobs/sha256/.*"); err != nil || len(left) > 0 {
+				t.Errorf("left: %v, %v", left, err)
+			}
+		})
+	}
+	base := proxy(t, u, t.TempDir(), chunkserver.ProxyOptions{MaxObject: 1000, MaxBytes: 1 << 20})
+	if resp, _ := get(t, "GET", base+"/"+name); resp.StatusCode != 502 {
+		t.Errorf("larger than cache and memory: %s", resp.Status)
+	}
 }
 
 // A large blob is passed on while it is fetched, to all who want it, but for its last

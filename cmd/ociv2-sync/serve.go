@@ -66,9 +66,16 @@ With a URL in place of DIR, of a repository or a chunk store (http, https, s3, s
 sftp), it is a proxy with a cache in the directory --cache: it fetches each object
 once, however many clients want it, verifies it, and serves what it has when the URL
 does not answer; a tag that may be out of date then has the header "Warning: 110".
-What is fetched is in memory meanwhile; more than 256 MiB in one piece is refused.
-HOST:PATH is a chunk store (not its indexes) on a host that has casync, desync or
-ociv2-sync, reached as casync does, by ssh. A DIR with a colon is ./DIR.
+Large files are passed on while they arrive; one that is larger than --cache-size is
+refused, if it has more than 256 MiB. --mirror names other places of the same: what one
+does not have, sends wrong or stops sending comes from the next, and tags from the first
+that answers.
+
+HOST:PATH is a chunk store on a host that has casync, desync or ociv2-sync, reached as
+casync does, by ssh. Its chunks are at / and at /NAME, the last element of PATH; the
+indexes beside it (not desync's, which gives chunks alone) are at /: "casync extract
+http://PROXY/x.caidx" finds its chunks if NAME is default.castr. A DIR with a colon is
+./DIR.
 
 With --stdio it speaks SFTP on standard input and output: that is what ssh://
 repositories start on their host. With --confine it is the forced command of a
@@ -78,6 +85,8 @@ The directory is what "/" and "." mean to it.`,
 		Example: `  ociv2-sync serve /srv/www/images --listen :8080
   # for a site: everything crosses the slow link once
   ociv2-sync serve https://images.example --cache /var/cache/images --listen :8080
+  # from wherever it comes fastest
+  ociv2-sync serve https://images.example --mirror https://cdn.example --cache cache
   # of a store that only casync gives away
   ociv2-sync serve builds.example:/srv/default.castr --cache /var/cache/chunks
   # behind a socket unit of systemd
@@ -97,6 +106,7 @@ The directory is what "/" and "." mean to it.`,
 	f.StringVar(&o.htpasswd, "htpasswd", "", "`FILE` of users and passwords, as htpasswd -B writes it, of which a request must bring one")
 	f.StringVar(&o.cache, "cache", "", "`DIR` where a proxy keeps what it has fetched, and nothing else is")
 	f.Var(&o.cacheSize, "cache-size", "most bytes in --cache (default 10G)")
+	f.StringArrayVar(&o.mirrors, "mirror", nil, "another `URL` of what a proxy stands for: chunks come from the fastest that works; repeatable")
 	f.StringVar(&o.tokenFile, "token-file", "", "`FILE` with the bearer tokens, one a line, of which a request must bring one")
 	f.StringVar(&o.tlsCert, "tls-cert", "", "`FILE` with the certificate to serve HTTPS with; it may be replaced meanwhile")
 	f.StringVar(&o.tlsKey, "tls-key", "", "`FILE` with the key of --tls-cert (default the same file)")
@@ -112,6 +122,7 @@ The directory is what "/" and "." mean to it.`,
 type serveOptions struct {
 	listen                    string
 	cache                     string
+	mirrors                   []string
 	cacheSize                 byteSize
 	tokenFile, htpasswd       string
 	write                     bool
@@ -138,7 +149,7 @@ func (a *app) runServe(cmd *cobra.Command, args []string, o *serveOptions) error
 
 // webFlags reports whether one of the options of HTTP was given.
 func webFlags(cmd *cobra.Command) (given bool) {
-	for _, name := range []string{"listen", "write", "htpasswd", "cache", "cache-size", "token-file", "tls-cert", "tls-key", "tls-client-ca", "max-connections", "access-log"} {
+	for _, name := range []string{"listen", "write", "htpasswd", "cache", "cache-size", "mirror", "token-file", "tls-cert", "tls-key", "tls-client-ca", "max-connections", "access-log"} {
 		given = given || cmd.Flags().Changed(name)
 	}
 	return given
@@ -155,56 +166,12 @@ type closingHandler interface {
 func (a *app) handler(what string, o *serveOptions) (closingHandler, error) {
 	_, far, _ := stores.SSH(what) // what is wrong with it is for who opens it
 	if far = far || strings.Contains(what, "://"); !far {
-		if o.cache != "" || o.cacheSize != 0 {
-			return nil, usageError{errors.New("--cache and --cache-size are for a proxy, of a URL or HOST:PATH")}
+		if o.cache != "" || o.cacheSize != 0 || len(o.mirrors) > 0 {
+			return nil, usageError{errors.New("--cache, --cache-size and --mirror are for a proxy, of a URL or HOST:PATH")}
 		}
 		return chunkserver.New(what, chunkserver.Options{Logger: a.logger(), Write: o.write})
 	}
-	if o.write {
-		return nil, usageError{errors.New("--write is for a directory, not for a proxy")}
-	}
-	if o.cache == "" {
-		return nil, usageError{errors.New("a proxy needs a directory of its own: --cache DIR")}
-	}
-	clients, err := a.clients([]string{what})
-	if err != nil {
-		return nil, err
-	}
-	files, closer, err := openUpstream(clients, what)
-	if err != nil {
-		return nil, err
-	}
-	p, err := chunkserver.NewProxy(files, o.cache, chunkserver.ProxyOptions{MaxBytes: int64(o.cacheSize), Logger: a.logger()})
-	if err != nil {
-		return nil, errors.Join(err, closer.Close())
-	}
-	return &proxy{p, clients, closer}, nil
-}
-
-// openUpstream opens what a proxy stands for: a repository or a chunk store at a URL, or
-// a chunk store at HOST:PATH, by casync's protocol.
-func openUpstream(clients stores.Clients, what string) (chunkserver.Upstream, io.Closer, error) {
-	if strings.Contains(what, "://") {
-		return clients.OpenRepo(what)
-	}
-	s, closer, err := stores.Open([]string{what}, clients)
-	if err != nil {
-		return nil, nil, err
-	}
-	return chunkserver.Chunks(s), closer, nil
-}
-
-// proxy closes its way to the repository with itself.
-type proxy struct {
-	*chunkserver.Proxy
-	clients stores.Clients
-	closer  io.Closer
-}
-
-func (p *proxy) Close() error {
-	err := errors.Join(p.Proxy.Close(), p.closer.Close())
-	p.clients.Close()
-	return err
+	return a.proxyOf(what, o)
 }
 
 func (a *app) serveHTTP(ctx context.Context, what string, o *serveOptions) (err error) {

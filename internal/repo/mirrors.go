@@ -6,107 +6,35 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"math/rand/v2"
+	"path"
 	"strings"
-	"sync/atomic"
-	"time"
 
+	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/store"
 )
 
-// MirrorOptions say how mirrors are used. The zero value works.
-type MirrorOptions struct {
-	// Retries is how often all are asked again when all fail. 0 means 5, negative
-	// means never.
-	Retries int
-	// RetryWait is the wait before the first of those, doubled for each further
-	// one, up to a minute, and jittered. 0 means 500 ms.
-	RetryWait time.Duration
-	// Logger is told when one fails. nil means nobody is.
-	Logger *slog.Logger
-}
-
 // Mirrors returns the repository of which files are copies. What may change is read
 // from the first that answers: they may be of different age. What is named by its
-// digest comes from the one that answered last, or the next one, and is verified to
-// be what it is named. A transfer that breaks continues with the next one.
-func Mirrors(files []Files, o MirrorOptions) Files {
+// content comes from the one that answers chunks fastest, or the next one, and is verified
+// to be what it is named. A transfer that breaks continues with the next one.
+func Mirrors(files []Files, o store.MirrorOptions) Files {
 	if len(files) == 1 {
 		return files[0]
 	}
-	return &mirrors{
-		all:     files,
-		retries: max(cmp.Or(o.Retries, 5), 0),
-		wait:    cmp.Or(o.RetryWait, 500*time.Millisecond),
-		logger:  cmp.Or(o.Logger, slog.New(slog.DiscardHandler)),
-	}
+	o.Retries = cmp.Or(o.Retries, 5)
+	return &mirrors{name: files[0].String(), ranking: store.NewRanking(files, o), breaks: len(files) + max(o.Retries, 0)}
 }
 
-const maxMirrorWait = time.Minute
-
 type mirrors struct {
-	all     []Files
-	retries int
-	wait    time.Duration
-	logger  *slog.Logger
-	good    atomic.Int32 // the one that answered last
+	name    string
+	ranking *store.Ranking[Files]
+	breaks  int // of a transfer in a row, until it is given up
 }
 
 // String names the first.
-func (m *mirrors) String() string { return m.all[0].String() }
-
-// each has ask ask one after the other until one gives what is at path.
-func (m *mirrors) each(ctx context.Context, path string, ask func(Files) error) error {
-	_, immutable := digestIn(path)
-	for round := 0; ; round++ {
-		var failed, absent error
-		first := 0
-		if immutable {
-			first = int(m.good.Load())
-		}
-		for i := range m.all {
-			n := (first + i) % len(m.all)
-			err := ask(m.all[n])
-			switch {
-			case err == nil:
-				m.good.Store(int32(n))
-				return nil
-			case ctx.Err() != nil:
-				return ctx.Err()
-			case errors.Is(err, store.ErrNotFound) && immutable:
-				absent = err
-				continue
-			case errors.Is(err, store.ErrNotFound) && failed == nil:
-				return err // an older copy is none of an image that is gone
-			case errors.Is(err, store.ErrNotFound):
-				absent = err
-				continue
-			}
-			m.logger.Info("a mirror fails, the next one is asked", "repository", m.all[n].String(), "reason", err)
-			if failed == nil || errors.Is(err, store.ErrNetwork) {
-				failed = err
-			}
-		}
-		switch {
-		case failed == nil:
-			return absent
-		case round >= m.retries || !errors.Is(failed, store.ErrNetwork):
-			return fmt.Errorf("no mirror gives it: %w", failed)
-		}
-		pause := min(m.wait<<min(round, 16), maxMirrorWait)
-		timer := time.NewTimer(pause/2 + rand.N(pause/2+1))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		}
-	}
-}
+func (m *mirrors) String() string { return m.name }
 
 // digestIn returns the SHA-256 that names the file at path, if one does.
 func digestIn(path string) (sum string, ok bool) {
@@ -114,12 +42,39 @@ func digestIn(path string) (sum string, ok bool) {
 	return sum, dir != "" && len(sum) == 2*sha256.Size
 }
 
+// chunkIn returns the chunk whose file, in a chunk store, is at path, if one's is.
+func chunkIn(name string) (id chunk.ID, form store.Form, ok bool) {
+	dir, base := path.Split(name)
+	base, packed := strings.CutSuffix(base, ".cacnk")
+	if form = store.Raw; packed {
+		form = store.Compressed
+	}
+	id, err := chunk.ParseID(base)
+	return id, form, err == nil && path.Base(dir) == base[:4]
+}
+
+// wayTo returns how the file at path is asked for.
+func wayTo(path string) store.Way {
+	if _, _, ok := chunkIn(path); ok {
+		return store.Fastest
+	}
+	if _, ok := digestIn(path); ok {
+		return store.AnySize
+	}
+	return store.InOrder
+}
+
 // ReadFile implements Files.
 func (m *mirrors) ReadFile(ctx context.Context, path string, limit int64) (b []byte, err error) {
-	err = m.each(ctx, path, func(f Files) error {
+	err = m.ranking.Ask(ctx, wayTo(path), func(f Files) error {
 		var err error
 		if b, err = f.ReadFile(ctx, path, limit); err != nil {
 			return err
+		}
+		if id, form, ok := chunkIn(path); ok {
+			if _, err := store.Check(nil, store.Packed{Form: form, Data: b}, id); err != nil {
+				return fmt.Errorf("%s/%s: %w", f, path, err)
+			}
 		}
 		if want, ok := digestIn(path); ok {
 			if sum := sha256.Sum256(b); hex.EncodeToString(sum[:]) != want {
@@ -149,12 +104,14 @@ type mirrorReader struct {
 	m       *mirrors
 	path    string
 	at, end int64
+	from    Files
 	body    io.ReadCloser
 	breaks  int // since a byte came
 }
 
 func (r *mirrorReader) open() error {
-	return r.m.each(r.ctx, r.path, func(f Files) (err error) {
+	return r.m.ranking.Ask(r.ctx, wayTo(r.path), func(f Files) (err error) {
+		r.from = f
 		r.body, err = f.OpenAt(r.ctx, r.path, r.at, r.end-r.at)
 		return err
 	})
@@ -173,10 +130,10 @@ func (r *mirrorReader) Read(p []byte) (int, error) {
 		if err == nil {
 			continue
 		}
-		if r.breaks++; r.ctx.Err() != nil || r.breaks > len(r.m.all)+r.m.retries {
+		if r.breaks++; r.ctx.Err() != nil || r.breaks > r.m.breaks {
 			return 0, err
 		}
-		r.m.good.Add(1) // the next one, by the remainder
+		r.m.ranking.Failed(r.from, err)
 		_ = r.body.Close()
 		r.body = io.NopCloser(bytes.NewReader(nil)) // for Close, if that fails
 		if err := r.open(); err != nil {

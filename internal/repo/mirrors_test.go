@@ -10,7 +10,9 @@ import (
 	"io"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	"github.com/ociv2-sync/ociv2-sync/chunk"
 	"github.com/ociv2-sync/ociv2-sync/store"
 )
 
@@ -48,6 +50,11 @@ func (c *copyOf) OpenAt(ctx context.Context, path string, offset, size int64) (i
 	return io.NopCloser(bytes.NewReader(b)), nil
 }
 
+func (c *copyOf) Stat(ctx context.Context, path string) (store.Entry, error) {
+	b, err := c.ReadFile(ctx, path, 1<<20)
+	return store.Entry{Path: path, Size: int64(len(b))}, err
+}
+
 type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
@@ -60,7 +67,7 @@ func TestMirrors(t *testing.T) {
 	network := fmt.Errorf("down: %w", store.ErrNetwork)
 	whole := func() *copyOf { return &copyOf{files: map[string][]byte{blob: content, tag: []byte("new")}} }
 	read := func(t *testing.T, path string, all ...Files) ([]byte, error) {
-		return Mirrors(all, MirrorOptions{Retries: 2}).ReadFile(t.Context(), path, 1<<20)
+		return Mirrors(all, store.MirrorOptions{Retries: 2}).ReadFile(t.Context(), path, 1<<20)
 	}
 	for name, first := range map[string]*copyOf{
 		"down":        {err: network},
@@ -100,7 +107,7 @@ func TestMirrors(t *testing.T) {
 	t.Run("parts", func(t *testing.T) {
 		a, b := whole(), whole()
 		a.cut, b.cut = 100, 1000
-		m := Mirrors([]Files{a, b, &copyOf{err: network}}, MirrorOptions{})
+		m := Mirrors([]Files{a, b, &copyOf{err: network}}, store.MirrorOptions{})
 		r, err := m.OpenAt(t.Context(), blob, 8, 7000)
 		if err != nil {
 			t.Fatal(err)
@@ -108,6 +115,64 @@ func TestMirrors(t *testing.T) {
 		defer r.Close()
 		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, content[8:7008]) {
 			t.Errorf("%d bytes, %v", len(got), err)
+		}
+	})
+	t.Run("copies", func(t *testing.T) {
+		a, b := whole(), whole()
+		a.cut, b.cut = 100, 1000
+		for name, all := range map[string][]Files{
+			"both break": {a, b},
+			"one lacks":  {&copyOf{}, b, whole()},
+			"one is bad": {&copyOf{err: errors.New("status 403")}, whole()},
+		} {
+			var out bytes.Buffer
+			length := int64(-1)
+			err := Copy(t.Context(), Mirrors(all, store.MirrorOptions{}), blob, &out, func(size int64) error {
+				length = size
+				return nil
+			})
+			if err != nil || length != int64(len(content)) || !bytes.Equal(out.Bytes(), content) {
+				t.Errorf("%s: %d of %d bytes, %v", name, out.Len(), length, err)
+			}
+		}
+		// Who lies is not asked first the next time.
+		m := Mirrors([]Files{&copyOf{files: map[string][]byte{blob: []byte("lies")}}, whole()}, store.MirrorOptions{})
+		whatever := func(int64) error { return nil }
+		if err := Copy(t.Context(), m, blob, io.Discard, whatever); !errors.Is(err, ErrMismatch) {
+			t.Errorf("a lie: %v", err)
+		}
+		var out bytes.Buffer
+		if err := Copy(t.Context(), m, blob, &out, whatever); err != nil || !bytes.Equal(out.Bytes(), content) {
+			t.Errorf("after a lie: %d bytes, %v", out.Len(), err)
+		}
+		if err := Copy(t.Context(), m, "app/nothing", &out, whatever); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("of nothing: %v", err)
+		}
+	})
+	t.Run("left alone", func(t *testing.T) {
+		dead, good := &copyOf{err: network}, whole()
+		m := Mirrors([]Files{dead, good}, store.MirrorOptions{RetryWait: time.Hour})
+		for range 5 {
+			for _, path := range []string{tag, blob} {
+				if _, err := m.ReadFile(t.Context(), path, 1<<20); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		if dead.asked != 1 {
+			t.Errorf("the dead one was asked %d times", dead.asked)
+		}
+	})
+	t.Run("chunks", func(t *testing.T) {
+		id := chunk.SHA512_256.Sum(content).String()
+		name := "default.castr/" + id[:4] + "/" + id
+		a, b := whole(), whole()
+		a.files[name], b.files[name] = []byte("<html>"), content
+		if got, err := read(t, name, a, b); err != nil || !bytes.Equal(got, content) {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		if _, err := read(t, name, a, a); !errors.Is(err, store.ErrCorrupt) {
+			t.Errorf("all lie: %v", err)
 		}
 	})
 }

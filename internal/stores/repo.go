@@ -50,7 +50,7 @@ func (c Clients) OpenMirrors(where []string) (repo.Files, io.Closer, error) {
 		}
 		all, open = append(all, files), append(open, closer)
 	}
-	return repo.Mirrors(all, repo.MirrorOptions{Retries: c.SSH.Retries, Logger: c.SSH.Logger}), open, nil
+	return repo.Mirrors(all, store.MirrorOptions{Retries: c.SSH.Retries, Logger: c.SSH.Logger}), open, nil
 }
 
 // OpenSpace opens the repository at a path or a URL to be written to. With

@@ -24,18 +24,18 @@ func (c *Client) Copy(ctx context.Context, rawURL string, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return c.copy(ctx, u, w, func(int64) error { return nil })
+	return c.copy(ctx, c.retry, u, w, func(int64) error { return nil })
 }
 
 // Copy is [Client.Copy] of the file at path, a slash-separated path relative to the
 // directory that is not URL-escaped. Before the first byte it calls begin with the
 // length of the file, or -1 if the server does not say it; an error of begin ends it.
 func (d *Dir) Copy(ctx context.Context, path string, w io.Writer, begin func(size int64) error) error {
-	return d.client.copy(ctx, join(d.base, path), w, begin)
+	return d.client.copy(ctx, d.retry, join(d.base, path), w, begin)
 }
 
-func (c *Client) copy(ctx context.Context, u *url.URL, w io.Writer, begin func(int64) error) error {
-	d := &download{c: c, u: u, w: w, begin: begin}
+func (c *Client) copy(ctx context.Context, retry *retryablehttp.Client, u *url.URL, w io.Writer, begin func(int64) error) error {
+	d := &download{c: c, retry: retry, u: u, w: w, begin: begin}
 	for failures := 0; ; {
 		before := d.done
 		err := d.attempt(ctx)
@@ -49,7 +49,7 @@ func (c *Client) copy(ctx context.Context, u *url.URL, w io.Writer, begin func(i
 				failures = 0
 			}
 			failures++
-			if d.validator != "" && failures <= c.retry.RetryMax {
+			if d.validator != "" && failures <= retry.RetryMax {
 				continue
 			}
 			err = fmt.Errorf("%w: %w", store.ErrNetwork, broken.err)
@@ -69,6 +69,7 @@ func (e brokenError) Error() string { return e.err.Error() }
 // download is an object on its way.
 type download struct {
 	c         *Client
+	retry     *retryablehttp.Client
 	u         *url.URL
 	w         io.Writer
 	begin     func(size int64) error
@@ -90,7 +91,7 @@ func (d *download) attempt(ctx context.Context) error {
 		req.Header.Set("If-Range", d.validator)
 		want = http.StatusPartialContent
 	}
-	resp, err := d.c.retry.Do(req)
+	resp, err := d.retry.Do(req)
 	if err != nil {
 		if resp != nil {
 			drain(resp)
