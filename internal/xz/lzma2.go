@@ -5,77 +5,115 @@ import (
 	"slices"
 )
 
+// need is what the next LZMA piece must bring along: it grows to nothing.
+type need int
+
+const (
+	needDict need = iota
+	needProps
+	needState
+	needNothing
+)
+
 // expandLZMA2 appends what the LZMA2 data at the start of in stands for to out,
 // which may have size bytes then, and returns how long that data is.
 func expandLZMA2(out, in []byte, size int) (_ []byte, used int, err error) {
 	m := models.Get().(*model)
 	defer models.Put(m)
 	d := decoder{model: m, out: out, dict: len(out)}
-	const (
-		needDict = iota
-		needProps
-		needState
-		needNothing
-	)
-	state, at := needDict, 0
-	for {
-		if at >= len(in) {
-			return nil, 0, corrupt("cut short")
-		}
-		control := in[at]
-		if control == 0 {
+	for at := 0; at < len(in); {
+		if in[at] == 0 {
 			return d.out, at + 1, nil
 		}
-		if len(in)-at < 6 && (control >= 0x80 || len(in)-at < 3) {
-			return nil, 0, corrupt("cut short")
+		p, err := parsePiece(in[at:])
+		if err != nil {
+			return nil, 0, err
 		}
-		head, n, packed := 3, int(binary.BigEndian.Uint16(in[at+1:]))+1, 0
-		if control >= 0x80 {
-			head, n = 5, n+int(control&0x1f)<<16
-			packed = int(binary.BigEndian.Uint16(in[at+3:])) + 1
-		} else {
-			packed = n
-		}
-		if n > size-len(d.out) {
+		if p.size > size-len(d.out) {
 			return nil, 0, corrupt("more than %d bytes", size)
 		}
-		reset := int(control >> 5 & 3)
-		switch {
-		case control == 1 || control >= 0xe0:
-			d.dict, state = len(d.out), needProps
-		case state == needDict:
-			return nil, 0, corrupt("LZMA2 begins without a dictionary")
-		case control > 2 && control < 0x80:
-			return nil, 0, corrupt("LZMA2 control byte %#x", control)
+		if err := d.begin(p); err != nil {
+			return nil, 0, err
 		}
-		if control >= 0x80 {
-			if reset >= 2 {
-				if !m.setProps(in[at+5]) {
-					return nil, 0, corrupt("LZMA properties")
-				}
-				head, state = 6, needState
-			}
-			if reset >= 1 && state >= needState {
-				m.reset()
-				state = needNothing
-			}
-			if state != needNothing {
-				return nil, 0, corrupt("LZMA2 begins without a state")
-			}
-		}
-		at += head
-		if len(in)-at < packed {
+		at += p.head
+		if len(in)-at < p.packed {
 			return nil, 0, corrupt("cut short")
 		}
 		// The length of one piece is bounded; the others must come true first.
-		d.out = slices.Grow(d.out, n)
-		if control < 0x80 {
-			d.out = append(d.out, in[at:at+packed]...)
-		} else if err := d.chunk(in[at:at+packed], n); err != nil {
+		d.out = slices.Grow(d.out, p.size)
+		data := in[at : at+p.packed]
+		if !p.isLZMA() {
+			d.out = append(d.out, data...)
+		} else if err := d.chunk(data, p.size); err != nil {
 			return nil, 0, err
 		}
-		at += packed
+		at += p.packed
 	}
+	return nil, 0, corrupt("cut short")
+}
+
+// piece is the header of a piece of LZMA2 data, which is not the end.
+type piece struct {
+	control byte
+	props   byte // of LZMA, if reset says so
+	head    int  // the length of the header
+	size    int  // of what the piece stands for
+	packed  int  // of the piece
+}
+
+// isLZMA tells LZMA from bytes as they are.
+func (p *piece) isLZMA() bool { return p.control >= 0x80 }
+
+// reset says what of LZMA begins anew: 1 the state, 2 and 3 the properties too.
+func (p *piece) reset() int { return int(p.control >> 5 & 3) }
+
+func parsePiece(in []byte) (piece, error) {
+	p := piece{control: in[0], head: 3}
+	if len(in) < 3 || p.isLZMA() && len(in) < 6 {
+		return p, corrupt("cut short")
+	}
+	p.size = int(binary.BigEndian.Uint16(in[1:])) + 1
+	if !p.isLZMA() {
+		p.packed = p.size
+		return p, nil
+	}
+	p.head = 5
+	p.size += int(p.control&0x1f) << 16
+	p.packed = int(binary.BigEndian.Uint16(in[3:])) + 1
+	if p.reset() >= 2 {
+		p.head, p.props = 6, in[5]
+	}
+	return p, nil
+}
+
+// begin makes the dictionary, the properties and the state what a piece asks for, and
+// refuses one that may not come next.
+func (d *decoder) begin(p piece) error {
+	switch {
+	case p.control == 1 || p.control >= 0xe0:
+		d.dict, d.need = len(d.out), needProps
+	case d.need == needDict:
+		return corrupt("LZMA2 begins without a dictionary")
+	case p.control > 2 && !p.isLZMA():
+		return corrupt("LZMA2 control byte %#x", p.control)
+	}
+	if !p.isLZMA() {
+		return nil
+	}
+	if p.reset() >= 2 {
+		if !d.setProps(p.props) {
+			return corrupt("LZMA properties")
+		}
+		d.need = needState
+	}
+	if p.reset() >= 1 && d.need >= needState {
+		d.model.reset()
+		d.need = needNothing
+	}
+	if d.need != needNothing {
+		return corrupt("LZMA2 begins without a state")
+	}
+	return nil
 }
 
 // setProps takes the properties byte of LZMA.
@@ -90,6 +128,7 @@ type decoder struct {
 	*model
 	out  []byte
 	dict int
+	need need
 
 	in    []byte
 	rng   uint32
