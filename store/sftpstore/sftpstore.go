@@ -265,40 +265,40 @@ const lists = 32
 // depth, else its files and directories. Where there is none, there is nothing.
 func (d *Dir) List(ctx context.Context, dir string, deep bool) iter.Seq2[store.Entry, error] {
 	return func(yield func(store.Entry, error) bool) {
-		level := []string{dir}
-		for len(level) > 0 {
-			var mu sync.Mutex
-			var found []store.Entry
-			var next []string
-			g, gctx := errgroup.WithContext(ctx)
-			g.SetLimit(lists)
-			for _, name := range level {
-				g.Go(func() error {
-					entries, err := d.readDir(gctx, name)
-					mu.Lock()
-					defer mu.Unlock()
-					for _, e := range entries {
-						if e.Dir && deep {
-							next = append(next, e.Path)
-						} else {
-							found = append(found, e)
-						}
-					}
-					return err
-				})
-			}
-			if err := g.Wait(); err != nil {
+		for level := []string{dir}; len(level) > 0; {
+			entries, err := d.readDirs(ctx, level)
+			if err != nil {
 				yield(store.Entry{}, err)
 				return
 			}
-			for _, e := range found {
-				if !yield(e, nil) {
+			level = nil
+			for _, e := range entries {
+				if e.Dir && deep {
+					level = append(level, e.Path)
+				} else if !yield(e, nil) {
 					return
 				}
 			}
-			level = next
 		}
 	}
+}
+
+// readDirs returns what is in directories, in no order.
+func (d *Dir) readDirs(ctx context.Context, dirs []string) ([]store.Entry, error) {
+	var mu sync.Mutex
+	var all []store.Entry
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(lists)
+	for _, dir := range dirs {
+		g.Go(func() error {
+			entries, err := d.readDir(ctx, dir)
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, entries...)
+			return err
+		})
+	}
+	return all, g.Wait()
 }
 
 func (d *Dir) readDir(ctx context.Context, dir string) (entries []store.Entry, err error) {
@@ -341,10 +341,8 @@ func (d *Dir) Tidy(ctx context.Context, dirs ...string) error {
 					below = append(below, e.Path)
 				}
 			}
-			if len(below) > 0 {
-				if err := d.Tidy(gctx, below...); err != nil {
-					return err
-				}
+			if err := d.Tidy(gctx, below...); err != nil {
+				return err
 			}
 			if len(below) < len(entries) {
 				return nil
