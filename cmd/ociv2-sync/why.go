@@ -16,9 +16,9 @@ func newWhyCommand(a *app) *cobra.Command {
 		Use:   "why REPO/NAME[:TAG|@sha256:DIGEST] PATH",
 		Short: "Tell where a pull would take a file's bytes from",
 		Long: `Why plans a pull, as plan does, and prints for one file of the image the seed
-that has its content, or the chunks that it is cut out of, each with its size as
-it is stored and where it comes from: fetched, fetched before, cut out of a
-seed's file, or already needed for another place (repeated).`,
+that has its content, the delta that makes it, or the chunks that it is cut out
+of, each with its size as it is stored and where it comes from: fetched, fetched
+before, cut out of a seed's file, or already needed for another place (repeated).`,
 		Example: `  ociv2-sync why --seed /srv/app-v1 https://images.example/app:v2 /usr/bin/app`,
 		Args:    cobra.ExactArgs(2),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.runWhy(cmd, args, &o) },
@@ -44,7 +44,10 @@ type whyResult struct {
 	Present bool       `json:"present"`
 	Seed    string     `json:"seed,omitempty"`
 	File    string     `json:"seedFile,omitempty"`
+	Delta   string     `json:"delta,omitempty"` // its blob
 	Chunks  []whyChunk `json:"chunks,omitempty"`
+
+	deltaBytes int64
 }
 
 func (a *app) runWhy(cmd *cobra.Command, args []string, o *pullFlags) error {
@@ -70,6 +73,9 @@ func (r *whyResult) fill(plan *seed.Plan, w *transfer.Why) {
 	r.Digest = fmt.Sprintf("sha256:%x", *c.Digest)
 	if c.Seed != seed.None {
 		r.Seed, r.File = plan.Seeds[c.Seed].String(), c.Path
+	}
+	if w.Delta != nil {
+		r.Delta, r.deltaBytes = w.Delta.Blob.String(), w.Delta.Size
 	}
 	for _, k := range w.Chunks {
 		var from string
@@ -100,6 +106,9 @@ func (r *whyResult) table(w io.Writer) {
 	fmt.Fprintf(w, "%s: %d bytes, %s\n", r.Path, r.Size, r.Digest)
 	if r.Seed != "" {
 		fmt.Fprintf(w, "from seed %s, %s\n", r.Seed, r.File)
+	}
+	if r.Delta != "" {
+		fmt.Fprintf(w, "made by delta %s, %d bytes in all\n", r.Delta, r.deltaBytes)
 	}
 	for _, c := range r.Chunks {
 		fmt.Fprintf(w, "%s  %7d bytes, %7d stored  %s\n", c.ID, c.Size, c.Stored, c.From)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/seed"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
@@ -58,6 +59,8 @@ type Why struct {
 	Content *seed.Content
 	// Chunks are those that the content is cut out of.
 	Chunks []seed.Chunk
+	// Delta is the delta that makes the content; nil if it comes otherwise.
+	Delta *repo.Delta
 }
 
 // Why tells where the bytes of the file at path, which is relative to the
@@ -74,6 +77,9 @@ func (p *Prepared) Why(path string) (*Why, error) {
 			i = int(link)
 		}
 		w.Content, w.Chunks = p.Plan.Source(int32(i))
+		if c := w.Content; c != nil && c.Seed == seed.None && c.Record != seed.None && p.delta != nil {
+			w.Delta = &p.delta.Delta
+		}
 		return w, nil
 	}
 	return nil, fmt.Errorf("transfer: %s: %w", path, ErrNoFile)
