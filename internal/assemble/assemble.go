@@ -157,7 +157,7 @@ func newBuilder(job Job, dest *tree.Dir, opts Options) *builder {
 	if opts.Progress == nil {
 		opts.Progress = func(int64, int64) {}
 	}
-	return &builder{job: job, opts: opts, dest: dest, parent: parents(job.Nodes), absent: make(map[int32]bool), bare: !dest.Inherits()}
+	return &builder{job: job, opts: opts, dest: dest, parent: parents(job.Nodes), absent: make(map[int32]bool), apart: make(map[int32]bool), bare: !dest.Inherits()}
 }
 
 // ContentName is the name of the file that has the content with the SHA-256

@@ -2,7 +2,6 @@ package assemble
 
 import (
 	"context"
-	"errors"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -28,6 +27,7 @@ type builder struct {
 	changed, removed      atomic.Int64
 
 	absent map[int32]bool // nodes that could not be made; one goroutine at a time uses it
+	apart  map[int32]bool // groups that part was called for, as absent
 
 	mu         sync.Mutex
 	unrestored []tree.Unrestored
@@ -96,9 +96,6 @@ func (b *builder) note(i int32, un []tree.Unrestored) {
 		b.unrestored = append(b.unrestored, u)
 	}
 }
-
-// errAbsent says why a further name of a node is not made.
-var errAbsent = errors.New("what it is another name of could not be made")
 
 // lack notes that node i could not be made at all.
 func (b *builder) lack(i int32, err error) {
@@ -226,15 +223,8 @@ func (b *builder) finish(ctx context.Context) error {
 		if n.Link < 0 {
 			return nil
 		}
-		if b.absent[n.Link] {
-			b.lack(i, errAbsent)
-			return nil
-		}
-		from, err := at.dir(n.Link)
-		if err != nil {
-			return err
-		}
-		return d.Link(n.Name, from, b.job.Nodes[n.Link].Name)
+		_, err := b.further(ctx, d, n.Name, i, at)
+		return err
 	}, func(d *tree.Dir, i int32) error {
 		un, err := d.SetSelf(b.meta(i))
 		b.note(i, un)

@@ -197,8 +197,26 @@ func (u *update) node(ctx context.Context, d *tree.Dir, i int32, at *cursor) err
 		if err != nil && !errors.Is(err, fs.ErrNotExist) || name == "" {
 			return ignoreMissing(err)
 		}
-		return d.MoveFrom(u.stage, name, n.Name)
+		err = d.MoveFrom(u.stage, name, n.Name)
+		if n.Link >= 0 && errors.Is(err, unix.EMLINK) { // what counts are the names in one directory
+			if name, err = u.alone(ctx, i, at, err); err == nil {
+				err = d.MoveFrom(u.stage, name, n.Name)
+			}
+		}
+		return err
 	})
+}
+
+// alone makes node i, a further name of another, a file of its own in the stage, since
+// there is no room for the name, and returns what it is called there.
+func (u *update) alone(ctx context.Context, i int32, at *cursor, reason error) (string, error) {
+	from, err := at.dir(u.b.job.Nodes[i].Link)
+	if err != nil {
+		return "", err
+	}
+	u.names++
+	name := strconv.Itoa(u.names)
+	return name, u.b.alone(ctx, u.stage, name, i, from, reason)
 }
 
 func ignoreMissing(err error) error {
@@ -220,15 +238,11 @@ func (u *update) make(ctx context.Context, i int32, at *cursor) (string, error) 
 	name := strconv.Itoa(u.names)
 	switch {
 	case n.Link >= 0:
-		if u.b.absent[n.Link] {
-			u.b.lack(i, errAbsent)
-			return "", nil
+		made, err := u.b.further(ctx, stage, name, i, at)
+		if !made {
+			name = ""
 		}
-		from, err := at.dir(n.Link)
-		if err != nil {
-			return "", err
-		}
-		return name, stage.Link(name, from, u.b.job.Nodes[n.Link].Name)
+		return name, err
 	case n.IsRegular():
 		return name, u.file(ctx, i, name)
 	case n.Type() == toc.TypeSymlink:

@@ -21,8 +21,6 @@ import (
 	"path/filepath"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 	"github.com/ociv2-sync/ociv2-sync/toc"
 )
@@ -140,7 +138,7 @@ func (s *Set) Link(ctx context.Context, d *tree.Dir, name string, k Key, n *toc.
 	if reason == nil {
 		if err := d.Link(name, from, object); err == nil {
 			return true, nil
-		} else if !cannotLink(err) {
+		} else if !tree.CannotLink(err) {
 			return false, err
 		}
 		return false, nil
@@ -191,13 +189,8 @@ func (s *Set) Add(d *tree.Dir, name string, k Key) error {
 		}
 		err = to.Link(object, d, name)
 	}
-	if cannotLink(err) {
+	if tree.CannotLink(err) {
 		return nil
 	}
 	return err
-}
-
-// cannotLink reports whether an error says that there cannot be a further link.
-func cannotLink(err error) bool {
-	return errors.Is(err, unix.EMLINK) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP)
 }

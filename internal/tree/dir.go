@@ -192,6 +192,17 @@ func (d *Dir) Mknod(name string, mode, major, minor uint32) error {
 	return d.do("mknod", name, func() error { return unix.Mknodat(d.fd, name, mode&unix.S_IFMT|0o600, int(dev)) })
 }
 
+// CannotLink reports whether the error of a Link says that the filesystem gives the node
+// no other name, or no further one.
+func CannotLink(err error) bool {
+	for _, e := range []error{unix.EMLINK, unix.EPERM, unix.EOPNOTSUPP, unix.ENOSYS, unix.EXDEV} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
 // Link makes name another name of the node fromName in the directory from,
 // which is not followed if it is a symbolic link.
 func (d *Dir) Link(name string, from *Dir, fromName string) error {

@@ -49,7 +49,7 @@ func MetaOf(n *toc.Node) Meta {
 // privilege, or because the filesystem cannot hold it.
 type Unrestored struct {
 	Path string // of the node, for people
-	What string // "owner", "mode", "mtime", "flags", "project", "subvolume", "node" or "xattr NAME"
+	What string // "owner", "mode", "mtime", "flags", "project", "subvolume", "node", "hard link" or "xattr NAME"
 	Err  error
 }
 

@@ -242,6 +242,9 @@ func (s *Store) name(t temp, name string) error {
 		if err = unix.Linkat(s.fd, t.name, s.fd, name, 0); err == nil {
 			return unix.Unlinkat(s.fd, t.name, 0)
 		}
+		if !errors.Is(err, unix.EEXIST) { // nor with hard links: what is replaced is no better
+			err = unix.Renameat(s.fd, t.name, s.fd, name)
+		}
 	}
 	return err
 }
