@@ -91,6 +91,7 @@ separated by colons; OCIV2_SYNC_HEADER one header a line.
 	f.StringVar(&a.progress, "progress", "auto", "`HOW` to show progress: auto, plain or none")
 	f.StringVarP(&a.logLevel, "log-level", "l", "warn", "`LEVEL` of the least severe message to print: debug, info, warn or error")
 	a.web.add(f)
+	completeFlags(cmd, f)
 	for _, add := range []func(*app) *cobra.Command{
 		newMakeCommand, newExtractCommand, newListCommand, newMTreeCommand, newStatCommand,
 		newDigestCommand, newCatCommand, newDiffCommand,
@@ -122,6 +123,7 @@ func finish(cmd *cobra.Command) *cobra.Command {
 	if cmd.Args != nil {
 		cmd.Args = usageArgs(cmd.Args)
 	}
+	completeFlags(cmd, cmd.LocalFlags())
 	for _, sub := range cmd.Commands() {
 		finish(sub)
 	}

@@ -138,7 +138,7 @@ func (a *app) clientTLS() (*tls.Config, error) {
 	if f.caFile != "" {
 		authorities, err := readAuthorities(f.caFile)
 		if err != nil {
-			return nil, err
+			return nil, usageError{fmt.Errorf("--ca-file: %w", err)}
 		}
 		config.RootCAs = authorities
 	}

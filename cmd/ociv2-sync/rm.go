@@ -29,7 +29,8 @@ with /, ./ or ../, or if repo: is in front of it. What the tag alone needs stays
 there for gc REPO to remove.`,
 		Example: `  ociv2-sync rm app:v1 app:v2
   ociv2-sync rm /srv/www/images/app:v1`,
-		Args: cobra.MinimumNArgs(1),
+		ValidArgsFunction: a.completeImages,
+		Args:              cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var refs []string
 			for _, arg := range args {

@@ -18,9 +18,10 @@ func newRollbackCommand(a *app) *cobra.Command {
 		Short: "Show again what a tag on this device showed before the last pull",
 		Long: `Rollback switches the path of an image in the root to its latest predecessor, in
 one rename, without transferring anything. The tag can be pulled again.`,
-		Example: `  ociv2-sync rollback app:v2`,
-		Args:    cobra.ExactArgs(1),
-		RunE:    func(_ *cobra.Command, args []string) error { return a.runRollback(args[0]) },
+		Example:           `  ociv2-sync rollback app:v2`,
+		ValidArgsFunction: a.completeImages,
+		Args:              cobra.ExactArgs(1),
+		RunE:              func(_ *cobra.Command, args []string) error { return a.runRollback(args[0]) },
 	}
 }
 

@@ -29,7 +29,7 @@ type PartialError struct {
 }
 
 func (e *PartialError) Error() string {
-	return fmt.Sprintf("%v (%d paths were changed before)", e.Err, len(e.Changed))
+	return fmt.Sprintf("%v (changed before: %d)", e.Err, len(e.Changed))
 }
 
 // Unwrap returns what went wrong.
