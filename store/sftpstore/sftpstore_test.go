@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,18 +29,7 @@ import (
 // TestMain makes the test binary an ssh when it is started as one: what a host
 // does is told by its name.
 func TestMain(m *testing.M) {
-	const key = "SFTPSTORE_TEST_IS_SSH"
-	// What fuzzes is started by the binary, too, and has the variable.
-	if os.Getenv(key) != "" && !slices.Contains(os.Args, "-test.fuzzworker") {
-		if err := fakeSSH(os.Args[1:]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	if err := os.Setenv(key, "1"); err != nil {
-		panic(err)
-	}
+	testutil.ActAsSSH("SFTPSTORE_TEST_IS_SSH", fakeSSH)
 	goleak.VerifyTestMain(m)
 }
 
@@ -61,7 +49,7 @@ func fakeSSH(args []string) error {
 		_, err := io.Copy(io.Discard, os.Stdin)
 		return err
 	case "cut", "stuck":
-		out = &cut{w: out, left: 150_000, stuck: host == "stuck"}
+		out = &testutil.Cut{W: out, Left: 150_000, Stuck: host == "stuck"}
 	case "relayed":
 		return through(os.Getenv(relayKey))
 	case "later":
@@ -87,24 +75,6 @@ func fakeSSH(args []string) error {
 type stream struct {
 	io.ReadCloser
 	io.Writer
-}
-
-// cut ends, or stops, in the middle of what is written.
-type cut struct {
-	w     io.Writer
-	left  int
-	stuck bool
-}
-
-func (c *cut) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p[:min(len(p), c.left)])
-	if c.left -= n; c.left == 0 {
-		if c.stuck {
-			time.Sleep(time.Hour)
-		}
-		os.Exit(255)
-	}
-	return n, err
 }
 
 func options(t *testing.T) sftpstore.Options {

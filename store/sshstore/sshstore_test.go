@@ -31,17 +31,7 @@ import (
 // TestMain makes the test binary an ssh when it is started as one: what a host
 // does is told by its name.
 func TestMain(m *testing.M) {
-	const key = "SSHSTORE_TEST_IS_SSH"
-	if os.Getenv(key) != "" {
-		if err := fakeSSH(os.Args[1:]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	if err := os.Setenv(key, "1"); err != nil {
-		panic(err)
-	}
+	testutil.ActAsSSH("SSHSTORE_TEST_IS_SSH", fakeSSH)
 	goleak.VerifyTestMain(m)
 }
 
@@ -78,7 +68,7 @@ func fakeSSH(args []string) error {
 	var out io.Writer = os.Stdout
 	switch host {
 	case "cut", "stuck":
-		out = &cut{w: out, left: 3000, stuck: host == "stuck"}
+		out = &testutil.Cut{W: out, Left: 3000, Stuck: host == "stuck"}
 	}
 	conn := casyncproto.NewConn(os.Stdin, out, os.Stdin.Close)
 	return casyncproto.ServePull(context.Background(), conn, casyncproto.Source{Store: s})
@@ -101,24 +91,6 @@ func lie() error {
 	}
 	_, err := c.Read()
 	return err
-}
-
-// cut ends, or stops, in the middle of what is written.
-type cut struct {
-	w     io.Writer
-	left  int
-	stuck bool
-}
-
-func (c *cut) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p[:min(len(p), c.left)])
-	if c.left -= n; c.left == 0 {
-		if c.stuck {
-			time.Sleep(time.Hour)
-		}
-		os.Exit(255)
-	}
-	return n, err
 }
 
 // directory makes a chunk store.
