@@ -181,48 +181,13 @@ meanwhile gets the old image.` + casyncHelp,
 }
 
 func (a *app) runPush(cmd *cobra.Command, args []string, o *pushOptions) error {
-	if o.deltas < 0 {
-		return usageError{fmt.Errorf("--deltas is 0 or more, not %d", o.deltas)}
-	}
-	if o.all && o.platformFlag != "" {
-		return usageError{errors.New("--all-platforms leaves nothing to choose for --platform")}
-	}
-	ref, err := repo.ParseRef(args[1])
-	if err == nil {
-		err = o.checkAttach(args[0])
-	}
+	ref, opts, err := o.check(a, args)
 	if err != nil {
-		return err
-	}
-	var m meter
-	var last int64
-	opts, err := o.sourceFlags.options(a)
-	if err != nil {
-		return err
-	}
-	if opts.Clients, err = a.clients(append([]string{ref.Repo}, o.deltaFrom...)); err != nil {
 		return err
 	}
 	defer opts.Clients.Close()
-	opts.Compression = o.packing.Compression
-	opts.Deltas, opts.Full, opts.DeltaMemory, opts.DeltaProgress = o.deltas, transfer.Full(o.full), int64(o.memory), a.deltaMeter()
-	for _, name := range o.deltaFrom {
-		from, err := repo.ParseRef(name)
-		if err != nil {
-			return err
-		}
-		opts.DeltaFrom = append(opts.DeltaFrom, from)
-	}
-	opts.Progress = func(done, total int64) {
-		if m.add == nil {
-			m = a.meter(bar{name: "pushed", total: total})
-		}
-		m.add(0, done-last)
-		if last = done; done == total {
-			m.stop() // another image may follow
-			m, last = meter{}, 0
-		}
-	}
+	m := pushMeter{app: a}
+	opts.Progress = m.progress
 	var pushed []*transfer.Pushed
 	if o.all {
 		pushed, err = transfer.PushAll(cmd.Context(), args[0], ref, opts)
@@ -231,9 +196,7 @@ func (a *app) runPush(cmd *cobra.Command, args []string, o *pushOptions) error {
 		one, err = transfer.Push(cmd.Context(), args[0], ref, opts)
 		pushed = append(pushed, one)
 	}
-	if m.stop != nil {
-		m.stop()
-	}
+	m.end()
 	if err != nil {
 		return err
 	}
@@ -255,6 +218,61 @@ func (a *app) runPush(cmd *cobra.Command, args []string, o *pushOptions) error {
 	r := results[0]
 	r.Platform = "" // it goes without saying
 	return a.print(r, r.print)
+}
+
+// pushMeter draws a bar for each image that is pushed, one after the other.
+type pushMeter struct {
+	app  *app
+	m    meter
+	last int64
+}
+
+func (p *pushMeter) progress(done, total int64) {
+	if p.m.add == nil {
+		p.m = p.app.meter(bar{name: "pushed", total: total})
+	}
+	p.m.add(0, done-p.last)
+	if p.last = done; done == total {
+		p.end() // another image may follow
+	}
+}
+
+func (p *pushMeter) end() {
+	if p.m.stop != nil {
+		p.m.stop()
+	}
+	p.m, p.last = meter{}, 0
+}
+
+// check refuses what cannot be done before anything is, and returns where to push to and
+// how. The caller closes the clients.
+func (o *pushOptions) check(a *app, args []string) (ref repo.Ref, opts transfer.PushOptions, err error) {
+	if o.deltas < 0 {
+		return ref, opts, usageError{fmt.Errorf("--deltas is 0 or more, not %d", o.deltas)}
+	}
+	if o.all && o.platformFlag != "" {
+		return ref, opts, usageError{errors.New("--all-platforms leaves nothing to choose for --platform")}
+	}
+	if ref, err = repo.ParseRef(args[1]); err != nil {
+		return ref, opts, err
+	}
+	if err := o.checkAttach(args[0]); err != nil {
+		return ref, opts, err
+	}
+	if opts, err = o.sourceFlags.options(a); err != nil {
+		return ref, opts, err
+	}
+	opts.Compression = o.packing.Compression
+	opts.Deltas, opts.Full, opts.DeltaMemory, opts.DeltaProgress = o.deltas, transfer.Full(o.full), int64(o.memory), a.deltaMeter()
+	for _, name := range o.deltaFrom {
+		from, err := repo.ParseRef(name)
+		if err != nil {
+			return ref, opts, err
+		}
+		opts.DeltaFrom = append(opts.DeltaFrom, from)
+	}
+	opts.Clients, err = a.clients(append([]string{ref.Repo}, o.deltaFrom...))
+	return ref, opts, err
 }
 
 // checkAttach refuses what cannot be attached, before anything is done.
