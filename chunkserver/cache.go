@@ -36,9 +36,12 @@ type cached struct {
 	tag  string    // entity tag
 }
 
-// openCache opens the cache in dir, with what it holds; unfinished files of
-// another process are removed.
+// openCache opens the cache in dir, which is made if it is not there, with what it holds;
+// unfinished files of another process are removed.
 func openCache(dir string, most int64) (*cache, error) {
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("chunkserver: cache: %w", err)
+	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("chunkserver: %w", err)

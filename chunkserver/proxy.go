@@ -72,7 +72,7 @@ type Proxy struct {
 }
 
 // NewProxy returns a proxy with its cache in dir, which must be empty or have been
-// one before. Call [Proxy.Close] when no request is served any more.
+// one before, or is made. Call [Proxy.Close] when no request is served any more.
 func NewProxy(upstream Upstream, dir string, o ProxyOptions) (*Proxy, error) {
 	if o.MaxBytes == 0 {
 		o.MaxBytes = 10 << 30

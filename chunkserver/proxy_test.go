@@ -241,6 +241,11 @@ func TestProxyNotACache(t *testing.T) {
 	if _, err := os.Stat(dir + "/catalog.json"); err != nil {
 		t.Error(err)
 	}
+	made := filepath.Join(t.TempDir(), "made")
+	proxy(t, &upstream{}, made, chunkserver.ProxyOptions{})
+	if _, err := os.Stat(made); err != nil {
+		t.Error(err)
+	}
 }
 
 // Our own client finds a whole store behind a proxy of our own server.
