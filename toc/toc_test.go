@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"flag"
 	"io"
 	"math"
@@ -285,6 +286,24 @@ func TestCompress(t *testing.T) {
 	} {
 		if out, err := Decompress(bad.b, bad.limit); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v, %d bytes", bad.name, err, len(out))
+		}
+	}
+}
+
+// TestManyNames checks names that take several blocks of the decoder's.
+func TestManyNames(t *testing.T) {
+	tr := tree{}
+	for i := range 1000 {
+		tr[fmt.Sprintf("%04d%s", i, strings.Repeat("n", i%252))] = dir(0o755)
+	}
+	want := tr.toc()
+	got, err := Parse(marshal(t, want))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range want.Nodes {
+		if got.Nodes[i].Name != want.Nodes[i].Name {
+			t.Fatalf("node %d is %q, want %q", i, got.Nodes[i].Name, want.Nodes[i].Name)
 		}
 	}
 }
