@@ -16,11 +16,12 @@ const softMemory = 64 << 20
 // roomShare is which part of what is alive may be garbage above softMemory. With none the
 // collector would run all the time, and an image of 16 times the size cost 50 times as much;
 // with more, a pull of 200,000 files takes more than its 96 MB (scripts/bench-growth).
-const roomShare = 6
+const roomShare = 7
 
 // cycles is of how many collections the least is taken for what is alive: each counts what
-// was made while it ran.
-const cycles = 8
+// was made while it ran. It is also how many find hardly any garbage when suddenly more is
+// alive, before they are given room.
+const cycles = 3
 
 // keepRoom lets memory grow, where nearly softMemory or more is alive, to a little above what
 // is, until stop is called. It is for the commands that hold the nodes and the plan of an
