@@ -2,6 +2,7 @@ package assemble
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -34,14 +35,27 @@ type builder struct {
 	lost       map[Loss]int
 }
 
-// lose counts pieces that were not where the plan said.
-func (b *builder) lose(why Loss, n int) {
+// lose counts pieces that were not where the plan said, and reports whether they are the
+// first.
+func (b *builder) lose(why Loss, n int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.lost == nil {
+	first := b.lost == nil
+	if first {
 		b.lost = make(map[Loss]int)
 	}
 	b.lost[why] += n
+	return first
+}
+
+// missed counts a piece that a seed does not have after all. Of what may be thousands the
+// first is a warning; Stats has their number.
+func (b *builder) missed(ctx context.Context, what string, from int, file string, err error) {
+	level := slog.LevelInfo
+	if b.lose(lossOf(err), 1) {
+		level = slog.LevelWarn
+	}
+	b.opts.Logger.Log(ctx, level, what, "seed", b.job.Plan.Seeds[from], "file", file, "reason", err)
 }
 
 func (b *builder) received(n int64) {

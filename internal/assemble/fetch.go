@@ -71,9 +71,7 @@ func (b *builder) local(ctx context.Context, chunks []*seed.Chunk, data [][]byte
 		if data[0], err = b.cutOut(ctx, c, data[0]); err == nil || ctx.Err() != nil {
 			return err
 		}
-		b.opts.Logger.Warn("seed has changed, fetching a chunk instead",
-			"seed", b.job.Plan.Seeds[c.Seed], "file", c.Path, "reason", err)
-		b.lose(lossOf(err), 1)
+		b.missed(ctx, "seed has changed, fetching a chunk instead", c.Seed, c.Path, err)
 		return b.download(ctx, chunks, data)
 	}
 	err = get(ctx, b.job.Cache, b.job.Algorithm, chunks, data, maxPacked, nil)

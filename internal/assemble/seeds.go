@@ -53,9 +53,7 @@ func (b *builder) copySeeds(ctx context.Context) ([]int32, error) {
 					err := b.copySeed(ctx, at, i, buf)
 					if errors.Is(err, errSeed) && ctx.Err() == nil {
 						c := &b.job.Plan.Contents[i]
-						b.opts.Logger.Warn("seed has changed, fetching instead",
-							"seed", b.job.Plan.Seeds[c.Seed], "file", c.Path, "reason", err)
-						b.lose(lossOf(err), 1)
+						b.missed(ctx, "seed has changed, fetching instead", int(c.Seed), c.Path, err)
 						mu.Lock()
 						lost = append(lost, i)
 						mu.Unlock()
