@@ -51,15 +51,9 @@ func GC(ctx context.Context, indexes []string, opts GCOptions) (_ *Collected, er
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	used := make(map[chunk.ID]struct{})
-	for _, name := range indexes {
-		x, err := readIndex(ctx, name, opts.Clients)
-		if err != nil {
-			return nil, err
-		}
-		for _, c := range x.Chunks {
-			used[c.ID] = struct{}{}
-		}
+	used, err := usedChunks(ctx, indexes, opts.Clients)
+	if err != nil {
+		return nil, err
 	}
 	done := &Collected{Used: len(used)}
 	for id, err := range st.List(ctx) {
@@ -89,6 +83,21 @@ func GC(ctx context.Context, indexes []string, opts GCOptions) (_ *Collected, er
 		done.Directories, err = st.Prune()
 	}
 	return done, err
+}
+
+// usedChunks returns the chunks that indexes name.
+func usedChunks(ctx context.Context, indexes []string, clients stores.Clients) (map[chunk.ID]struct{}, error) {
+	used := make(map[chunk.ID]struct{})
+	for _, name := range indexes {
+		x, err := readIndex(ctx, name, clients)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range x.Chunks {
+			used[c.ID] = struct{}{}
+		}
+	}
+	return used, nil
 }
 
 // storeOf returns the store that indexes have in common.
