@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -31,27 +32,44 @@ func Chunks(n int) map[chunk.ID]store.Packed {
 	return chunks
 }
 
+// plenty is above the size of every chunk of the suite.
+const plenty = 1 << 20
+
 // Run checks that a store keeps the contract of [store.Store], and those of the
 // capabilities that it has. newStore returns a store with exactly the given
 // chunks.
 func Run(t *testing.T, newStore func(t *testing.T, chunks map[chunk.ID]store.Packed) store.Store) {
 	chunks := Chunks(20)
-	ids := make([]chunk.ID, 0, len(chunks))
-	for id := range chunks {
-		ids = append(ids, id)
-	}
-	absent := chunk.SHA512_256.Sum([]byte("absent"))
-	const plenty = 1 << 20
+	t.Run("Get", func(t *testing.T) { get(t, newStore(t, chunks), chunks) })
+	t.Run("GetRefused", func(t *testing.T) { getRefused(t, newStore(t, chunks), chunks) })
 
-	t.Run("Get", func(t *testing.T) {
-		s := newStore(t, chunks)
-		if s.String() == "" {
-			t.Error("the store has no name")
-		}
-		var wg sync.WaitGroup
-		for _, id := range slices.Concat(ids, ids) {
+	s := newStore(t, chunks)
+	if c, ok := store.As[store.Checker](s); ok {
+		t.Run("Missing", func(t *testing.T) { missing(t, c, chunks) })
+	}
+	if c, ok := store.As[store.Statter](s); ok {
+		t.Run("StoredSize", func(t *testing.T) { storedSize(t, c, chunks) })
+	}
+	if d, ok := store.As[store.Deleter](s); ok {
+		t.Run("Delete", func(t *testing.T) { remove(t, s, d, chunks) })
+	}
+	if _, ok := store.As[store.Writer](s); ok {
+		t.Run("Put", func(t *testing.T) { put(t, newStore(t, nil), chunks) })
+	}
+}
+
+// absent is a chunk that no store of the suite has.
+func absent() chunk.ID { return chunk.SHA512_256.Sum([]byte("absent")) }
+
+// get checks that a store has chunks, also where many ask at once.
+func get(t *testing.T, s store.Store, chunks map[chunk.ID]store.Packed) {
+	if s.String() == "" {
+		t.Error("the store has no name")
+	}
+	var wg sync.WaitGroup
+	for id, want := range chunks {
+		for range 2 {
 			wg.Go(func() {
-				want := chunks[id]
 				got, err := s.Get(t.Context(), id, int64(len(want.Data)))
 				if err != nil || got.Form != want.Form || !bytes.Equal(got.Data, want.Data) {
 					t.Errorf("Get %s: form %d, %d bytes, error %v; want form %d, %d bytes",
@@ -60,70 +78,63 @@ func Run(t *testing.T, newStore func(t *testing.T, chunks map[chunk.ID]store.Pac
 				clear(got.Data) // it is ours: the other Get must not notice
 			})
 		}
-		wg.Wait()
-	})
-	t.Run("GetAbsent", func(t *testing.T) {
-		_, err := newStore(t, chunks).Get(t.Context(), absent, plenty)
-		if !errors.Is(err, store.ErrNotFound) || !strings.Contains(err.Error(), absent.String()) {
-			t.Errorf("error %v, want ErrNotFound that names the chunk", err)
-		}
-	})
-	t.Run("GetTooLarge", func(t *testing.T) {
-		id := ids[0]
-		_, err := newStore(t, chunks).Get(t.Context(), id, int64(len(chunks[id].Data))-1)
-		if !errors.Is(err, store.ErrTooLarge) {
-			t.Errorf("error %v, want ErrTooLarge", err)
-		}
-	})
-	t.Run("GetCancelled", func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		s := newStore(t, chunks)
-		cancel()
-		if _, err := s.Get(ctx, ids[0], plenty); !errors.Is(err, context.Canceled) {
-			t.Errorf("error %v, want context.Canceled", err)
-		}
-	})
+	}
+	wg.Wait()
+}
 
-	s := newStore(t, chunks)
-	if c, ok := store.As[store.Checker](s); ok {
-		t.Run("Missing", func(t *testing.T) {
-			other := chunk.SHA512_256.Sum([]byte("other"))
-			got, err := c.Missing(t.Context(), []chunk.ID{other, ids[0], absent, ids[1]})
-			if err != nil || !slices.Equal(got, []chunk.ID{other, absent}) {
-				t.Errorf("Missing = %v, %v", got, err)
-			}
-		})
+// getRefused checks the errors of Get.
+func getRefused(t *testing.T, s store.Store, chunks map[chunk.ID]store.Packed) {
+	_, err := s.Get(t.Context(), absent(), plenty)
+	if !errors.Is(err, store.ErrNotFound) || !strings.Contains(err.Error(), absent().String()) {
+		t.Errorf("not there: error %v, want ErrNotFound that names the chunk", err)
 	}
-	if c, ok := store.As[store.Statter](s); ok {
-		t.Run("StoredSize", func(t *testing.T) {
-			for _, id := range ids {
-				if n, err := c.StoredSize(t.Context(), id); err != nil || n != int64(len(chunks[id].Data)) {
-					t.Errorf("StoredSize %s = %d, %v; want %d", id, n, err, len(chunks[id].Data))
-				}
-			}
-			if _, err := c.StoredSize(t.Context(), absent); !errors.Is(err, store.ErrNotFound) {
-				t.Errorf("error %v, want ErrNotFound", err)
-			}
-		})
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	id := slices.Collect(maps.Keys(chunks))[0]
+	if _, err := s.Get(t.Context(), id, int64(len(chunks[id].Data))-1); !errors.Is(err, store.ErrTooLarge) {
+		t.Errorf("too large: error %v, want ErrTooLarge", err)
 	}
-	if d, ok := store.As[store.Deleter](s); ok {
-		t.Run("Delete", func(t *testing.T) {
-			if err := d.Delete(t.Context(), ids[0]); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := s.Get(t.Context(), ids[0], plenty); !errors.Is(err, store.ErrNotFound) {
-				t.Errorf("Get after Delete: error %v, want ErrNotFound", err)
-			}
-			if err := d.Delete(t.Context(), ids[0]); !errors.Is(err, store.ErrNotFound) {
-				t.Errorf("second Delete: error %v, want ErrNotFound", err)
-			}
-			if _, err := s.Get(t.Context(), ids[1], plenty); err != nil {
-				t.Errorf("another chunk: %v", err)
-			}
-		})
+	if _, err := s.Get(cancelled, id, plenty); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: error %v, want context.Canceled", err)
 	}
-	if _, ok := store.As[store.Writer](s); ok {
-		t.Run("Put", func(t *testing.T) { put(t, newStore(t, nil), chunks) })
+}
+
+// missing checks the contract of [store.Checker].
+func missing(t *testing.T, c store.Checker, chunks map[chunk.ID]store.Packed) {
+	other := chunk.SHA512_256.Sum([]byte("other"))
+	ids := slices.Collect(maps.Keys(chunks))
+	got, err := c.Missing(t.Context(), []chunk.ID{other, ids[0], absent(), ids[1]})
+	if err != nil || !slices.Equal(got, []chunk.ID{other, absent()}) {
+		t.Errorf("Missing = %v, %v", got, err)
+	}
+}
+
+// storedSize checks the contract of [store.Statter].
+func storedSize(t *testing.T, c store.Statter, chunks map[chunk.ID]store.Packed) {
+	for id, p := range chunks {
+		if n, err := c.StoredSize(t.Context(), id); err != nil || n != int64(len(p.Data)) {
+			t.Errorf("StoredSize %s = %d, %v; want %d", id, n, err, len(p.Data))
+		}
+	}
+	if _, err := c.StoredSize(t.Context(), absent()); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("error %v, want ErrNotFound", err)
+	}
+}
+
+// remove checks the contract of [store.Deleter].
+func remove(t *testing.T, s store.Store, d store.Deleter, chunks map[chunk.ID]store.Packed) {
+	ids := slices.Collect(maps.Keys(chunks))
+	if err := d.Delete(t.Context(), ids[0]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Get(t.Context(), ids[0], plenty); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("Get after Delete: error %v, want ErrNotFound", err)
+	}
+	if err := d.Delete(t.Context(), ids[0]); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("second Delete: error %v, want ErrNotFound", err)
+	}
+	if _, err := s.Get(t.Context(), ids[1], plenty); err != nil {
+		t.Errorf("another chunk: %v", err)
 	}
 }
 
@@ -136,7 +147,7 @@ func put(t *testing.T, s store.Store, chunks map[chunk.ID]store.Packed) {
 		if err := w.Put(cancelled, id, p); !errors.Is(err, context.Canceled) {
 			t.Errorf("Put under a cancelled context: %v", err)
 		}
-		if _, err := s.Get(t.Context(), id, 1<<20); !errors.Is(err, store.ErrNotFound) {
+		if _, err := s.Get(t.Context(), id, plenty); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("Get before Put: %v", err)
 		}
 	}
@@ -157,7 +168,7 @@ func put(t *testing.T, s store.Store, chunks map[chunk.ID]store.Packed) {
 		if err := w.Put(t.Context(), id, other); err != nil {
 			t.Errorf("Put over a chunk: %v", err)
 		}
-		got, err := s.Get(t.Context(), id, 1<<20)
+		got, err := s.Get(t.Context(), id, plenty)
 		if err != nil || got.Form != want.Form || !bytes.Equal(got.Data, want.Data) {
 			t.Errorf("Get %s after Put: form %d, %d bytes, error %v", id, got.Form, len(got.Data), err)
 		}

@@ -133,6 +133,25 @@ func testFiles(t *testing.T, s repo.Space) {
 	if _, err := s.ReadFile(ctx, "short", 10); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("something was made of too few bytes: %v", err)
 	}
+	testOpenAt(t, s)
+	testList(t, s)
+
+	gone, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err := s.ReadFile(gone, "file", 10); !errors.Is(err, context.Canceled) {
+		t.Errorf("read for nobody: %v", err)
+	}
+	if err := s.Create(gone, "new", nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("made for nobody: %v", err)
+	}
+	read("file", "third!")
+	if w, ok := s.(repo.Swapper); ok {
+		testSwap(t, s, w)
+	}
+}
+
+func testOpenAt(t *testing.T, s repo.Space) {
+	ctx := t.Context()
 	// Large enough for several requests.
 	large := bytes.Repeat([]byte("0123456789abcdef"), 17<<16) // 17 MiB
 	must(t, s.Put(ctx, "large", bytes.NewReader(large), int64(len(large))))
@@ -155,6 +174,11 @@ func testFiles(t *testing.T, s repo.Space) {
 	if _, err := s.OpenAt(ctx, "none", 0, 1); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("opened what is not there: %v", err)
 	}
+}
+
+// testList lists what testFiles and testOpenAt have made, and removes some of it.
+func testList(t *testing.T, s repo.Space) {
+	ctx := t.Context()
 	list := func(dir string, deep bool, want ...string) {
 		t.Helper()
 		var got []string
@@ -185,19 +209,6 @@ func testFiles(t *testing.T, s repo.Space) {
 		must(t, tidy.Tidy(ctx, "a", "none"))
 	}
 	list("a", false, "a/e+f g%41")
-
-	gone, cancel := context.WithCancel(ctx)
-	cancel()
-	if _, err := s.ReadFile(gone, "file", 10); !errors.Is(err, context.Canceled) {
-		t.Errorf("read for nobody: %v", err)
-	}
-	if err := s.Create(gone, "new", nil); !errors.Is(err, context.Canceled) {
-		t.Errorf("made for nobody: %v", err)
-	}
-	read("file", "third!")
-	if w, ok := s.(repo.Swapper); ok {
-		testSwap(t, s, w)
-	}
 }
 
 func testSwap(t *testing.T, s repo.Space, w repo.Swapper) {
