@@ -207,7 +207,11 @@ func (a *app) serveHTTP(ctx context.Context, what string, o *serveOptions) (err 
 	if config != nil {
 		scheme = "https"
 	}
-	fmt.Fprintf(a.stdout, "serving %s on %s://%s\n", public(what), scheme, l.Addr())
+	at := scheme + "://" + l.Addr().String()
+	if l.Addr().Network() == "unix" {
+		at = "unix:" + l.Addr().String()
+	}
+	fmt.Fprintf(a.stdout, "serving %s on %s\n", public(what), at)
 	monitor.Ready = handler.Ready
 	return serveUntil(ctx, l, &http.Server{
 		Handler: chunkserver.NewMonitor(handler, monitor), TLSConfig: config,
