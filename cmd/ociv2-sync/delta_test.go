@@ -374,7 +374,7 @@ func TestDeltaFiles(t *testing.T) {
 	d.fails(exitUsage, nil, "delta")
 	d.fails(exitCorrupt, nil, "delta", "apply", filepath.Join(p.repo, "app/2.json"), "rootfs:"+filepath.Join(dir, "c"))
 	must(t, os.WriteFile(full, []byte("ov2-dlt\x01"), 0o644))
-	d.fails(exitCorrupt, []string{"EOF"}, "delta", "apply", full, "rootfs:"+filepath.Join(dir, "c"))
+	d.fails(exitCorrupt, []string{"it ended too early"}, "delta", "apply", full, "rootfs:"+filepath.Join(dir, "c"))
 }
 
 // A device that is several releases behind applies one delta after the other,
