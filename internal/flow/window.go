@@ -44,6 +44,7 @@ type Window struct {
 	guess   time.Duration // what it may be, while it is unknown
 	usual   time.Duration // the delay that is usual, with what waits
 	seen    time.Time     // when delay was seen
+	trust   time.Duration // how long delay is believed without being seen
 	probing time.Time     // until when it is measured; zero: it is not
 	least   time.Duration // delay seen meanwhile
 }
@@ -63,12 +64,13 @@ const (
 	minDelay    = 4 * time.Millisecond   // that the window has room for: pauses of either side
 	growth      = 1.15                   // of the bandwidth, by which it is not found yet
 	flatPeriods = 3                      // without growth, by which it is
-	probeAfter  = 20 * time.Second
+	firstTrust  = 2 * time.Second        // of the delay: what is asked for first may be answered sooner than the rest
+	mostTrust   = 20 * time.Second
 )
 
 // New returns a window that lets at most so many requests through at a time.
 func New(most int) *Window {
-	return &Window{most: most, limit: firstWindow, share: 1}
+	return &Window{most: most, limit: firstWindow, share: 1, trust: firstTrust}
 }
 
 // Enter waits until a request that brings at most limit bytes may be made. What it
@@ -212,6 +214,7 @@ func (w *Window) adjust(now time.Time) {
 		if w.least != never {
 			w.delay = w.least
 		}
+		w.trust = min(2*w.trust, mostTrust)
 		w.seen = now
 	}
 	bandwidth := w.bandwidth()
@@ -223,7 +226,7 @@ func (w *Window) adjust(now time.Time) {
 	switch {
 	case !w.probing.IsZero():
 		return
-	case now.Sub(w.seen) > probeAfter && w.full:
+	case now.Sub(w.seen) > w.trust && w.full:
 		w.probing, w.least = now.Add(2*w.usual), never
 		w.limit = product(1)
 	case w.flat < flatPeriods:

@@ -115,6 +115,22 @@ func TestWindow(t *testing.T) {
 	}
 }
 
+// A server may answer what it has at hand at once, and take long for the rest: as many
+// requests are made then as that takes.
+func TestWindowServerSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, l := New(192), &link{rate: 12.5e6, delay: time.Millisecond}
+		size := func(int) (int64, int64) { return 25_000, 25_000 }
+		_, _ = pull(t, w, l, 10, size)
+		l.delay = 500 * time.Millisecond
+		begin := time.Now()
+		_, _ = pull(t, w, l, 3000, size) // 192 at a time take 8 s
+		if took := time.Since(begin); took > 16*time.Second {
+			t.Errorf("3000 objects took %v", took)
+		}
+	})
+}
+
 // Where nothing is what comes, as from a mirror that has none of the chunks, many
 // requests take hardly longer than few.
 func TestWindowNothingThere(t *testing.T) {
