@@ -186,6 +186,7 @@ func (a *app) runPush(cmd *cobra.Command, args []string, o *pushOptions) error {
 		return err
 	}
 	defer opts.Clients.Close()
+	defer a.keepRoom()()
 	m := pushMeter{app: a}
 	opts.Progress = m.progress
 	var pushed []*transfer.Pushed
