@@ -72,12 +72,13 @@ func (d *Dir) open(path string) (*os.File, int64, error) {
 	st, err := d.root.Stat(path)
 	var f *os.File
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		err = store.ErrNotFound
 	case err == nil && !st.Mode().IsRegular(): // opening a FIFO would wait for ever
 		err = malformed("not a regular file")
 	case err == nil:
 		f, err = d.root.Open(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) { // also of what has gone meanwhile
+		err = store.ErrNotFound
 	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("%s/%s: %w", d, path, err)
