@@ -61,7 +61,9 @@ var subsystem = &way{[]string{"-s"}, "sftp"}
 func (c *conn) dial(ctx context.Context, by *way) (*link, error) {
 	l := &link{stall: c.opts.SSH.StallTimeout}
 	process, err := sshstore.Start(c.at, c.opts.SSH, func() {
-		c.failures.Store(0)
+		if c.failures.Swap(0) > 0 {
+			c.said.Worked()
+		}
 		l.moved()
 	}, by.options, by.command)
 	if err != nil {
@@ -192,6 +194,7 @@ func (l *link) end() string {
 type conn struct {
 	at   sshstore.Location
 	opts Options
+	said *sshstore.Said
 	flow *flow.Window // what is read of whole files
 	ways []*way       // those to try; the one that worked is the only one afterwards
 
@@ -297,6 +300,7 @@ func (c *conn) broken(ctx context.Context, was *link, err error) error {
 // wait counts a failure and waits until it is worth while to try again, and
 // everybody with it, as it has the turn. It returns err when that is enough.
 func (c *conn) wait(ctx context.Context, err error) error {
+	c.said.Failed()
 	n := c.failures.Add(1)
 	if int(n) > c.opts.SSH.Retries {
 		return err

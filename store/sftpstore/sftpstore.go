@@ -62,12 +62,14 @@ func Open(rawURL string, o Options) (*Dir, error) {
 		return nil, err
 	}
 	o.SSH = o.SSH.WithDefaults()
+	said := sshstore.NewSaid(o.SSH.Stderr)
+	o.SSH.Stderr = said
 	ways := []*way{{command: cmp.Or(o.Server, "ociv2-sync") + " serve --stdio"}, subsystem}
 	if plain {
 		ways = ways[1:]
 	}
 	return &Dir{
-		conn: &conn{at: at, opts: o, flow: flow.New(mostFiles), ways: ways, turn: make(chan struct{}, 1)},
+		conn: &conn{at: at, opts: o, said: said, flow: flow.New(mostFiles), ways: ways, turn: make(chan struct{}, 1)},
 		name: strings.TrimSuffix(rawURL, "/"), base: at.Path,
 	}, nil
 }

@@ -196,9 +196,14 @@ func TestFailures(t *testing.T) {
 	} {
 		o := options(t)
 		o.SSH.Retries, o.SSH.StallTimeout = 2, 300*time.Millisecond
+		var said strings.Builder
+		o.SSH.Stderr = &said
 		_, err := open(t, "ssh://"+host+t.TempDir(), o).ReadFile(t.Context(), "x", 1)
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "ssh://"+host) {
 			t.Errorf("%s: %v", host, err)
+		}
+		if n := strings.Count(said.String(), want); n != 1 && host != "motd" && host != "mute" {
+			t.Errorf("%s: it is said %d times: %q", host, n, said.String())
 		}
 		if network := errors.Is(err, store.ErrNetwork); network != (host == "unreachable" || host == "mute") {
 			t.Errorf("%s: is it the network? %v", host, err)

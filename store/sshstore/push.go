@@ -76,7 +76,7 @@ func (p *Push) Index(ctx context.Context, index io.WriterTo, chunks store.Store)
 		known[id] = struct{}{}
 		pushed.Chunks++
 		pushed.Bytes += int64(size)
-		p.s.failures.Store(0)
+		p.s.worked()
 	}
 	for {
 		var err error

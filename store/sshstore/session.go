@@ -89,10 +89,15 @@ func (o Options) dial(ctx context.Context, at Location, args []string, wants, ne
 		err = ctx.Err()
 	}
 	s.watch.Stop()
-	if err != nil {
-		return nil, s.ended(err)
+	if err == nil {
+		return s, nil
 	}
-	return s, nil
+	err = s.ended(err)
+	// Nothing has been run there yet: it is ssh that speaks.
+	if said := s.stderr.String(); errors.Is(err, store.ErrNetwork) && Denied(said) {
+		return nil, fmt.Errorf("ssh%s", said)
+	}
+	return nil, err
 }
 
 var (

@@ -47,8 +47,9 @@ type Options struct {
 	// RateLimit is the most bytes received, and sent, per second. 0 means no limit.
 	RateLimit int64
 	// Stderr is where ssh and the far side write what they have to say, and ssh
-	// asks for passwords where there is no terminal. nil means nowhere; the end
-	// of it is in the errors too.
+	// asks for passwords where there is no terminal; attempts that fail one after
+	// the other say the same line once. nil means nowhere; the end of it is in the
+	// errors too.
 	Stderr io.Writer
 	// Logger is told about retries. nil means nobody is.
 	Logger *slog.Logger
@@ -124,6 +125,7 @@ func (l Location) String() string {
 type Store struct {
 	at   Location
 	opts Options
+	said *Said
 
 	turn     chan struct{} // holds something while a goroutine looks after live
 	live     *session      // nil before the first and after the last
@@ -146,6 +148,8 @@ func New(at Location, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{at: at, opts: o.WithDefaults(), turn: make(chan struct{}, 1)}
+	s.said = NewSaid(s.opts.Stderr)
+	s.opts.Stderr = s.said
 	s.life, s.stop = context.WithCancel(context.Background())
 	return s, nil
 }
@@ -303,7 +307,14 @@ func (s *Store) take(ctx context.Context) error {
 // arrived notes that the connection works.
 func (s *Store) arrived(n int) {
 	s.bytes.Add(int64(n))
-	s.failures.Store(0)
+	s.worked()
+}
+
+// worked notes that there is progress.
+func (s *Store) worked() {
+	if s.failures.Swap(0) > 0 {
+		s.said.Worked()
+	}
 }
 
 // broken notes that a connection has failed, once for all who wait for it.
@@ -336,6 +347,7 @@ func (s *Store) renew(ctx context.Context, was *session) error {
 // wait counts a failure and waits until it is worth while to try again, and
 // everybody with it, as it has the turn. It returns err when that is enough.
 func (s *Store) wait(ctx context.Context, err error) error {
+	s.said.Failed()
 	n := s.failures.Add(1)
 	if int(n) > s.opts.Retries || s.once.Load() {
 		return err

@@ -48,6 +48,9 @@ func fakeSSH(args []string) error {
 	case "255":
 		fmt.Fprintln(os.Stderr, "ssh: no route")
 		os.Exit(255)
+	case "denied":
+		fmt.Fprintln(os.Stderr, "me@denied: Permission denied (publickey).")
+		os.Exit(255)
 	case "mute":
 		_, err := io.Copy(io.Discard, os.Stdin)
 		return err
@@ -355,6 +358,8 @@ func TestFailures(t *testing.T) {
 	for host, want := range map[string]error{"255": store.ErrNetwork, "mute": store.ErrNetwork, "liar": casyncproto.ErrProtocol} {
 		o := options(t)
 		o.Retries = 2
+		var said strings.Builder
+		o.Stderr = &said
 		if host == "mute" {
 			o.StallTimeout = 300 * time.Millisecond
 		}
@@ -365,11 +370,18 @@ func TestFailures(t *testing.T) {
 		if host == "255" && !strings.Contains(err.Error(), "no route") {
 			t.Errorf("%s: %v does not say what ssh said", host, err)
 		}
+		if host == "255" && said.String() != "ssh: no route\n" {
+			t.Errorf("three attempts said %q", said.String())
+		}
 	}
 	if d := time.Since(start); d > 15*time.Second {
 		t.Errorf("it took %v", d)
 	}
-	_, err := open(t, "ours", dir+"/absent", options(t)).Get(t.Context(), chunk.ID{1}, 100)
+	_, err := open(t, "denied", dir, options(t)).Get(t.Context(), chunk.ID{1}, 100)
+	if err == nil || errors.Is(err, store.ErrNetwork) || !strings.Contains(err.Error(), "Permission denied") {
+		t.Errorf("no way in: %v", err)
+	}
+	_, err = open(t, "ours", dir+"/absent", options(t)).Get(t.Context(), chunk.ID{1}, 100)
 	if err == nil || errors.Is(err, store.ErrNetwork) || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("no store: %v", err)
 	}
