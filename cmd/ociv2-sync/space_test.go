@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -163,6 +164,36 @@ func TestSeedNeedsSpace(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestFullCatalogue has no space for what is learned of seeds: to keep it is all that
+// seed index is for, and fails; a pull warns, and has the image.
+func TestFullCatalogue(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t, "size=64k")
+	d := newDevice(t)
+	const seed = "." // what was written just now would not be remembered
+	repo := filepath.Join(t.TempDir(), "repo")
+	d.must("push", "rootfs:"+seed, repo+"/app:1")
+	d.must("seed", "index", t.TempDir()) // makes the root
+	known := filepath.Join(disk, "catalogue")
+	must(t, os.Mkdir(known, 0o700))
+	must(t, os.RemoveAll(filepath.Join(d.root, "catalogue")))
+	must(t, os.Symlink(known, filepath.Join(d.root, "catalogue")))
+	filler := fill(t, disk, 2) // rounded up to whole pages: all
+	d.fails(exitSpace, []string{"no space left on device", "free some space"}, "seed", "index", seed)
+	out := d.must("pull", "--seed", seed, repo+"/app:1")
+	if !strings.Contains(out.stderr, "not remembered") || !strings.Contains(out.stderr, "no space left on device") {
+		t.Errorf("no warning: %s", out.stderr)
+	}
+	testutil.CompareTrees(t, seed, d.tree("app:1"))
+	must(t, os.Remove(filler))
+	for _, e := range value(os.ReadDir(known)) {
+		if info := value(e.Info()); info.Size() > 0 {
+			t.Errorf("left behind: %s, %d bytes", e.Name(), info.Size())
+		}
+	}
+	d.must("seed", "index", seed)
 }
 
 // TestPushNeedsSpace fills the disks of a repository, of the place where
