@@ -5,15 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
+	"github.com/ociv2-sync/ociv2-sync/store"
 )
 
 // errDiffers says what diff found; its result has been printed.
 var errDiffers = errors.New("they differ")
+
+// maybeImageError says that there is no input whose name may be that of an image.
+type maybeImageError struct{ error }
+
+func (e maybeImageError) Unwrap() error { return e.error }
 
 type diffOptions struct {
 	in       inputFlags
@@ -73,11 +82,22 @@ func (a *app) runDiff(cmd *cobra.Command, args []string, o *diffOptions) error {
 		return err
 	}
 	sub := arg(args, 2, "")
-	return a.withInput(cmd, []string{args[0], sub}, &o.in, flags, func(x *archive.Input) error {
+	err = a.withInput(cmd, []string{args[0], sub}, &o.in, flags, func(x *archive.Input) error {
 		return a.withInput(cmd, []string{args[1], sub}, &o.in, flags, func(y *archive.Input) error {
 			return a.diff(cmd, x, y)
 		})
 	})
+	if notFound := errors.Is(err, store.ErrNotFound) || errors.Is(err, fs.ErrNotExist); notFound && slices.ContainsFunc(args[:2], maybeImage) {
+		err = maybeImageError{err}
+	}
+	return err
+}
+
+// maybeImage reports whether a name may have been meant for an image: it is that of
+// no archive or index, and of nothing on this machine.
+func maybeImage(name string) bool {
+	_, err := os.Stat(name)
+	return err != nil && archive.KindOf(name) == archive.Unknown
 }
 
 func (a *app) diff(cmd *cobra.Command, x, y *archive.Input) error {

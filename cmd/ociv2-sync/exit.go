@@ -83,6 +83,9 @@ func advice(err error) string {
 	if _, ok := errors.AsType[*translate.LayerError](err); ok && errors.Is(err, translate.ErrLimit) {
 		return "if you trust the image, raise the limit that a --limit option sets"
 	}
+	if _, ok := errors.AsType[maybeImageError](err); ok {
+		return "an image in a repository is named " + repoPrefix + "REPO/NAME[:TAG] here"
+	}
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		return "check the name of the host, and the network"
 	}

@@ -23,7 +23,7 @@ type repoGC struct {
 
 func (o *repoGC) add(f *pflag.FlagSet) {
 	o.keepDeltas, o.grace = age(30*day), age(day)
-	f.IntVar(&o.keep, "keep", 0, "`NUMBER` of images of each name, those pushed last, whose tags stay; all others go (default: no tag goes)")
+	f.IntVar(&o.keep, "keep", 0, "`NUMBER` of images of each name, 1 or more, those pushed last, whose tags stay; all others go (default: no tag goes)")
 	f.Var(&o.within, "keep-within", "how long tags stay after their push, e.g. 90d; older ones go, unless --keep keeps them")
 	f.Var(&o.keepDeltas, "keep-deltas", "how long deltas stay whose image of departure has no tag any more")
 	f.Var(&o.grace, "grace", "how old a file must be to be removed")
@@ -79,8 +79,8 @@ func (a *age) Set(text string) error {
 
 // collectRepo removes from a repository what nothing needs.
 func (a *app) collectRepo(cmd *cobra.Command, where string, o *gcOptions) error {
-	if o.keep < 0 {
-		return usageError{fmt.Errorf("--keep is 0 or more, not %d", o.keep)}
+	if o.keep < 1 && cmd.Flags().Changed("keep") {
+		return usageError{fmt.Errorf("--keep is 1 or more, not %d; leave it out to keep all", o.keep)}
 	}
 	clients, err := a.clients([]string{where})
 	if err != nil {

@@ -48,10 +48,10 @@ func (a *app) barMeter(bars []bar) meter {
 		drawn[i] = p.AddBar(b.total,
 			mpb.PrependDecorators(
 				decor.Name(b.name, decor.WCSyncSpaceR),
-				decor.CountersKiloByte("% .1f / % .1f", decor.WCSyncSpace)),
+				decor.Any(counters, decor.WCSyncSpace)),
 			mpb.AppendDecorators(
 				decor.Percentage(decor.WCSyncSpace),
-				decor.AverageSpeed(decor.SizeB1000(0), "% .1f", decor.WCSyncSpace),
+				decor.Any(speed(time.Now()), decor.WCSyncSpace),
 				decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO, decor.WCSyncSpace), "done")))
 	}
 	return meter{
@@ -62,6 +62,25 @@ func (a *app) barMeter(bars []bar) meter {
 			}
 			p.Wait()
 		},
+	}
+}
+
+// counters writes how far a bar is, in the units of results.
+func counters(s decor.Statistics) string {
+	if s.Total <= 0 { // nobody knows
+		return human(s.Current)
+	}
+	return human(s.Current) + " / " + human(s.Total)
+}
+
+// speed writes the rate of a bar since it began, which stays when it is complete.
+func speed(begin time.Time) decor.DecorFunc {
+	rate := ""
+	return func(s decor.Statistics) string {
+		if !s.Completed || rate == "" {
+			rate = human(int64(float64(s.Current)/max(time.Since(begin), time.Millisecond).Seconds())) + "/s"
+		}
+		return rate
 	}
 }
 

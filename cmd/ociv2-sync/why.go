@@ -52,14 +52,12 @@ type whyResult struct {
 
 func (a *app) runWhy(cmd *cobra.Command, args []string, o *pullFlags) error {
 	return a.withPlan(cmd, args[:1], o, func(p *transfer.Prepared) error {
-		r := whyResult{Path: args[1], Present: p.Present}
-		if !p.Present {
-			w, err := p.Why(args[1])
-			if err != nil {
-				return err
-			}
-			r.fill(p.Plan, w)
+		w, err := p.Why(cmd.Context(), args[1])
+		if err != nil {
+			return err
 		}
+		r := whyResult{Path: args[1], Present: p.Present}
+		r.fill(p.Plan, w)
 		return a.print(r, r.table)
 	})
 }

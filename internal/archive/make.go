@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/ociv2-sync/ociv2-sync/catar"
@@ -119,6 +120,9 @@ func Make(ctx context.Context, source, output string, stdout io.Writer, opts Mak
 	case stores.Remote(opts.Store):
 		return nil, fmt.Errorf("archive: %w: the store %s is on another machine, the index %s is to be on this one: make both there, or both here", ErrUsage, opts.Store, output)
 	}
+	if err := places(source, output); err != nil {
+		return nil, err
+	}
 	st, err := local.Open(opts.Store, local.Options{Create: true})
 	if err != nil {
 		return nil, err
@@ -142,6 +146,20 @@ func Make(ctx context.Context, source, output string, stdout io.Writer, opts Mak
 		_, err := made.Index.Index.WriteTo(w)
 		return err
 	})
+}
+
+// places reports an index that cannot be made, before the store is: by default that
+// lies where the index will.
+func places(source, output string) error {
+	for _, name := range []string{source, filepath.Dir(output)} {
+		if name == "-" { // standard input
+			continue
+		}
+		if _, err := os.Stat(name); err != nil {
+			return fmt.Errorf("archive: %w", err)
+		}
+	}
+	return nil
 }
 
 // makeChunks makes an index, and in st the chunks of it.

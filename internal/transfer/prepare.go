@@ -46,6 +46,7 @@ type Prepared struct {
 	LayerSize int64
 
 	opts     PullOptions
+	root     *root.Root // nil where there is none
 	files    countingFiles
 	traffic  *registry.Traffic // with the registry that the image is in; nil for none
 	place    string            // of the repository, where it is not that of Image.Ref
@@ -102,7 +103,7 @@ func prepare(ctx context.Context, ref repo.Ref, r *root.Root, opts PullOptions, 
 	if err := opts.checkDest(); err != nil {
 		return nil, err
 	}
-	p := &Prepared{opts: opts}
+	p := &Prepared{opts: opts, root: r}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.Close())

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -65,14 +66,22 @@ type Why struct {
 
 // Why tells where the bytes of the file at path, which is relative to the
 // image's root or begins with a slash, come from; ErrNoFile if the image has
-// none. There is no more than the image itself to tell when Present is set.
-func (p *Prepared) Why(path string) (*Why, error) {
+// none. There is no more than its node to tell when Present is set.
+func (p *Prepared) Why(ctx context.Context, path string) (*Why, error) {
+	if p.tree == nil {
+		if err := p.contents(ctx, p.root); err != nil {
+			return nil, err
+		}
+	}
 	want := strings.Trim(path, "/")
 	for i := range p.tree.TOC.Nodes {
 		if strings.TrimPrefix(toc.Path(p.tree.TOC.Nodes, i), "/") != want {
 			continue
 		}
 		w := &Why{Node: p.tree.TOC.Nodes[i]}
+		if p.Present {
+			return w, nil
+		}
 		if link := w.Node.Link; link >= 0 {
 			i = int(link)
 		}
