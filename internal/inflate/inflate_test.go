@@ -101,6 +101,23 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// Names and comments may be as long as compress/gzip allows.
+func TestLongHeader(t *testing.T) {
+	packed := pack(t, 6, []byte("some text"))
+	for n, want := range map[int]error{511: nil, 512: inflate.ErrFormat} {
+		for _, text := range []string{"name", "comment"} {
+			long := bytes.Replace(packed, []byte(text+"\x00"), append(bytes.Repeat([]byte("x"), n), 0), 1)
+			_, err := io.ReadAll(inflate.NewReader(bufio.NewReader(bytes.NewReader(long))))
+			if !errors.Is(err, want) {
+				t.Errorf("a %s of %d bytes: %v, want %v", text, n, err, want)
+			}
+			if _, theirs := plain(long); (err == nil) != (theirs == nil) {
+				t.Errorf("a %s of %d bytes: %v, compress/gzip says %v", text, n, err, theirs)
+			}
+		}
+	}
+}
+
 // FuzzReader compares with the standard library: the same bytes, and an error where
 // that has one.
 func FuzzReader(f *testing.F) {

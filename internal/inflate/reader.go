@@ -26,6 +26,8 @@ const (
 	slack = maxLength + 16
 
 	magic1, magic2, deflate = 0x1f, 0x8b, 8
+
+	maxText = 512 // bytes of a name or a comment in a header, with the zero behind it
 )
 
 // Reader reads the contents of gzip members. The first bytes that are no member's
@@ -116,10 +118,11 @@ func (z *Reader) header() error {
 		}
 	}
 	for _, has := range []byte{hasName, hasComment} {
-		for h[0] = 1; flags&has != 0 && h[0] != 0; { // up to a zero
-			if _, err := io.ReadFull(in, h[:1]); err != nil {
-				return noEOF(err)
-			}
+		if flags&has == 0 {
+			continue
+		}
+		if err := skipText(in); err != nil {
+			return err
 		}
 	}
 	if flags&hasCRC != 0 {
@@ -134,6 +137,21 @@ func (z *Reader) header() error {
 	z.crc, z.size, z.first = 0, 0, z.end
 	z.next = z.block
 	return nil
+}
+
+// skipText reads up to a zero. What [compress/gzip] takes for too long, so do we: no
+// other tool in Go could read the file.
+func skipText(in io.Reader) error {
+	var c [1]byte
+	for range maxText {
+		if _, err := io.ReadFull(in, c[:]); err != nil {
+			return noEOF(err)
+		}
+		if c[0] == 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: a name or a comment of more than %d bytes", ErrFormat, maxText-1)
 }
 
 // trailer reads what a member ends with, and looks for another one.
