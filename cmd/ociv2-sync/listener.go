@@ -129,9 +129,10 @@ func (c *limitedConn) arm() error {
 	return c.Conn.SetWriteDeadline(time.Now().Add(c.stall))
 }
 
-// SetWriteDeadline implements [net.Conn].
+// SetWriteDeadline implements [net.Conn]. Without a deadline, which the server sets after
+// a handshake and after each request, the next bytes have their time again.
 func (c *limitedConn) SetWriteDeadline(t time.Time) error {
-	c.managed.Store(true)
+	c.managed.Store(!t.IsZero())
 	return c.Conn.SetWriteDeadline(t)
 }
 

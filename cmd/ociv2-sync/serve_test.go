@@ -67,16 +67,13 @@ func TestSlowClients(t *testing.T) {
 	const size = 64 << 20 // more than the system keeps for a connection
 	must(t, os.WriteFile(big, nil, 0o600))
 	must(t, os.Truncate(big, size))
-	answered := make(chan struct{})
-	files := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		http.ServeFile(w, r, big)
-		if r.Method == http.MethodGet {
-			close(answered)
-		}
-	})
+	files := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, big) })
+	own := testutil.NewCertificate(t)
+	config, err := new(app).serverTLS(&serveOptions{tlsCert: own.CertFile, tlsKey: own.KeyFile})
+	must(t, err)
 	limit := defaultLimits()
 	limit.stall = 200 * time.Millisecond
-	patient := serveWith(t, files, nil, limit)
+	patient := limit
 	limit.header, limit.body, limit.idle = 100*time.Millisecond, 200*time.Millisecond, 100*time.Millisecond
 	s := serveWith(t, files, nil, limit)
 	for name, send := range map[string]string{
@@ -96,15 +93,36 @@ func TestSlowClients(t *testing.T) {
 			}
 		})
 	}
-	t.Run("takes nothing", func(t *testing.T) {
-		t.Parallel()
-		c := patient.dial(t, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-		<-answered // as far as it is
-		n, err := io.Copy(io.Discard, c)
-		if n >= size {
-			t.Errorf("%d bytes came, %v", n, err)
-		}
-	})
+	const get, head = "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"
+	for name, c := range map[string]struct {
+		config *tls.Config
+		send   string
+	}{
+		"takes nothing":            {nil, get},
+		"takes the first response": {nil, head + get},
+		"takes nothing over TLS":   {config, get},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			answered := make(chan struct{}, 1)
+			s := serveWith(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				files(w, r)
+				if r.Method == http.MethodGet {
+					answered <- struct{}{}
+				}
+			}), c.config, patient)
+			conn := s.dial(t, "")
+			if c.config != nil {
+				conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // it is ours
+			}
+			_, err := io.WriteString(conn, c.send)
+			must(t, err)
+			<-answered // as far as it is
+			if n, err := io.Copy(io.Discard, conn); n >= size {
+				t.Errorf("%d bytes came, %v", n, err)
+			}
+		})
+	}
 }
 
 // A long file may take any time, in parts.
