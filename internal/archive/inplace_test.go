@@ -3,11 +3,16 @@ package archive_test
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ociv2-sync/ociv2-sync/catar"
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
@@ -126,5 +131,70 @@ func TestPartialBlob(t *testing.T) {
 	partial, ok := errors.AsType[*disk.PartialError](err)
 	if !ok || !slices.Equal(partial.Changed, []string{dest}) || !errors.Is(err, store.ErrCorrupt) {
 		t.Errorf("a damaged chunk: %v", err)
+	}
+}
+
+// TestOtherNames changes a directory each of whose files has another name elsewhere, as
+// the trees of a root have: what is as the archive says keeps its inode, and nothing is
+// done to the other names.
+func TestOtherNames(t *testing.T) {
+	dir := t.TempDir()
+	source, index := seedable(t, dir)
+	must(t, unix.Mkfifo(filepath.Join(source, "d5/fifo"), 0o600))
+	settle(t, source)
+	makeOf(t, source, index, nil)
+	dest := copyOf(t, source, filepath.Join(dir, "dest"))
+	pool := filepath.Join(dir, "pool")
+	if out, err := exec.CommandContext(t.Context(), "cp", "-al", dest, pool).CombinedOutput(); err != nil {
+		t.Fatalf("%s", out)
+	}
+	inodes := func(dir string) map[string]uint64 {
+		m := make(map[string]uint64)
+		must(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+			var st unix.Stat_t
+			err = errors.Join(err, unix.Lstat(path, &st))
+			m[strings.TrimPrefix(path, dir+"/")] = st.Ino
+			return err
+		}))
+		return m
+	}
+	before := inodes(dest)
+	repaired := func(want ...string) {
+		t.Helper()
+		var changed []string
+		restore(t, index, dest, func(o *archive.ExtractOptions) {
+			o.SeedOutput = true
+			o.Tree.Changed = func(path string) { changed = append(changed, path) }
+		})
+		if !slices.Equal(changed, want) {
+			t.Errorf("changed %q, want %q", changed, want)
+		}
+		testutil.CompareTrees(t, source, dest, testutil.Without(testutil.HardLinks))
+		for path, inode := range inodes(dest) {
+			if anew := slices.Contains(want, path); anew == (inode == before[path]) {
+				t.Errorf("%s: made anew: %v, want %v", path, !anew, anew)
+			}
+		}
+	}
+	repaired()
+
+	grown := filepath.Join(pool, "d1/sub/f3")
+	f, err := os.OpenFile(grown, os.O_APPEND|os.O_WRONLY, 0)
+	must(t, err)
+	_, err = f.WriteString("more")
+	must(t, errors.Join(err, f.Close()))
+	other := filepath.Join(pool, "d2/sub/f4") // of the same size, with its time
+	write(t, other, bytes.Repeat([]byte("x"), len(read(t, other))))
+	must(t, os.Chmod(filepath.Join(pool, "d2/sub/f6"), 0o604))
+	must(t, unix.Setxattr(filepath.Join(pool, "d3/sub/f1"), "user.more", []byte("1"), 0))
+	must(t, os.Chmod(filepath.Join(pool, "d5/fifo"), 0o604))
+	must(t, lutimes(filepath.Join(pool, "link"), time.Unix(1, 0)))
+	must(t, lutimes(other, time.Unix(1_600_000_000, 7)))
+	repaired("d1/sub/f3", "d2/sub/f4", "d2/sub/f6", "d3/sub/f1", "d5/fifo", "link")
+	if len(read(t, grown)) == len(read(t, filepath.Join(source, "d1/sub/f3"))) || stat(t, filepath.Join(pool, "d2/sub/f6")).Mode&0o777 != 0o604 {
+		t.Error("another name was changed")
+	}
+	if x, err := unix.Getxattr(filepath.Join(pool, "d3/sub/f1"), "user.more", nil); x != 1 || err != nil {
+		t.Errorf("another name has lost an xattr: %v", err)
 	}
 }

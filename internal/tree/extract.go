@@ -55,7 +55,8 @@ type ExtractOptions struct {
 // Extract makes the directory dest what the archive says it is. A file appears
 // under its name when it is complete, in place of whatever had the name; no
 // symbolic link in dest is followed. A file that is there and has the same bytes
-// stays, and gets the archive's metadata. An error leaves what was extracted so
+// stays, and gets the archive's metadata; one that has other names stays if it has all
+// of these already, as nothing is done to another name. An error leaves what was extracted so
 // far; if that changed anything that was there, it is a *PartialError. What the system did not let us
 // restore is returned beside it.
 func Extract(ctx context.Context, r *catar.Reader, dest *Dir, opts ExtractOptions) ([]Unrestored, error) {
@@ -80,6 +81,7 @@ func Extract(ctx context.Context, r *catar.Reader, dest *Dir, opts ExtractOption
 		err = x.leave(0) // nothing is made in it any more
 	}
 	slices.SortStableFunc(x.notes, func(a, b Unrestored) int { return strings.Compare(a.Path, b.Path) })
+	x.notes = slices.CompactFunc(x.notes, func(a, b Unrestored) bool { return a.Path == b.Path && a.What == b.What })
 	if err != nil && len(x.changed) > 0 {
 		err = &PartialError{Changed: x.changed, Err: err}
 	}
@@ -102,6 +104,7 @@ type level struct {
 	entry   *catar.Entry
 	names   []string // of its entries so far, in order
 	made    bool     // by us, so that nothing else is in it
+	was     *State   // of one that we did not make, if it could be read
 	filling *filling
 	bare    bool // it has no default ACL that what is made in it would inherit
 }
@@ -136,7 +139,9 @@ func (x *extractor) run(ctx context.Context, dest *Dir) error {
 		}
 		if e.Depth == 0 {
 			x.flags = replayed(x.r.Flags(), x.opts.Flags)
-			x.open = append(x.open, level{dir: dest, entry: e, made: x.opts.New, bare: !dest.Inherits(), filling: newFilling(dest)})
+			top := level{dir: dest, entry: e, made: x.opts.New, bare: !dest.Inherits(), filling: newFilling(dest)}
+			top.was, _ = dest.Self() // at worst it counts as changed
+			x.open = append(x.open, top)
 			continue
 		}
 		if err := x.leave(e.Depth); err != nil {
@@ -217,6 +222,7 @@ func (x *extractor) node(ctx context.Context, e *catar.Entry) error {
 		}
 		if !sub.made {
 			sub.bare = !sub.dir.Inherits()
+			sub.was, _ = sub.dir.Self() // at worst it counts as changed
 		}
 		sub.filling = newFilling(sub.dir)
 		x.open = append(x.open, sub)

@@ -59,15 +59,12 @@ func (x *extractor) change(path string) {
 	}
 }
 
-// describe sets the metadata of an open directory that is complete.
+// describe sets the metadata of an open directory that is complete. It has changed if they
+// are not those that it had when it was opened, whatever the time was meanwhile.
 func (x *extractor) describe(l level, m Meta) error {
-	var before *State
-	if !l.made {
-		before, _ = stateOf(l.dir.fd) // at worst it counts as changed
-	}
 	notes, err := l.dir.SetSelf(m)
 	if !l.made {
-		if after, e := stateOf(l.dir.fd); e != nil || !before.sameMeta(after) {
+		if after, e := l.dir.Self(); e != nil || !l.was.sameMeta(after) {
 			name := x.below(len(x.open), "")
 			if name == "" {
 				name = "."
@@ -88,20 +85,22 @@ func (s *State) sameMeta(o *State) bool {
 // had is a file that the destination has under the name of one of the archive,
 // and that agrees with it in its first bytes.
 type had struct {
-	f   *os.File
-	n   int64        // bytes that agree
-	sum maphash.Hash // of these
+	f      *os.File
+	n      int64        // bytes that agree
+	sum    maphash.Hash // of these
+	linked bool         // it has other names, and the metadata that it is to have
 }
 
 // candidate opens the file that the destination has in place of e, if it may be
-// the same: of its size and, where the archive has times, its time. A file with
-// other names, or one that could not be changed, is none.
+// the same: of its size and, where the archive has times, its time. One that could not
+// be changed is none, nor one with other names that would have to be: these may be
+// names in another tree.
 func (x *extractor) candidate(l *level, e *catar.Entry) *had {
 	if e.FileFlags.Has(catar.WithFlagNoCow) {
 		return nil
 	}
 	st, err := l.dir.lstat(e.Name)
-	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1 || st.Size != int64(e.Size) {
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != int64(e.Size) {
 		return nil
 	}
 	if x.flags&timeFlags != 0 && uint64(unix.TimespecToNsec(st.Mtim)) != e.MTime {
@@ -114,12 +113,30 @@ func (x *extractor) candidate(l *level, e *catar.Entry) *had {
 	h := &had{f: f}
 	if st, err = fstat(int(f.Fd())); err == nil {
 		var flags catar.Flags
-		if flags, err = x.devs.readFlags(int(f.Fd()), &st, sealed); err == nil && flags == 0 {
+		h.linked = st.Nlink > 1
+		if flags, err = x.devs.readFlags(int(f.Fd()), &st, sealed); err == nil && flags == 0 && (!h.linked || x.described(int(f.Fd()), e)) {
 			return h
 		}
 	}
 	f.Close()
 	return nil
+}
+
+// described reports whether an open file has all the metadata that e gives it.
+func (x *extractor) described(fd int, e *catar.Entry) bool {
+	m := x.meta(e)
+	s, err := stateOf(fd)
+	if err != nil || !s.Has(m) {
+		return false
+	}
+	if flags, err := x.devs.readFlags(fd, &s.st, m.FlagsMask); err != nil || flags != m.FileFlags&m.FlagsMask {
+		return false
+	}
+	if m.ProjID == 0 {
+		return true
+	}
+	id, err := readProjID(fd)
+	return err == nil && id == m.ProjID
 }
 
 // inPlace leaves the file where it is if its bytes are those of the archive, and
@@ -144,6 +161,9 @@ func (x *extractor) inPlace(ctx context.Context, l *level, e *catar.Entry, h *ha
 		h.sum.Write(old[:n])
 		h.n += int64(n)
 	}
+	if h.linked {
+		return nil, nil
+	}
 	m := x.meta(e)
 	m.FileFlags &^= sealed
 	before, _ := stateOf(int(h.f.Fd())) // at worst it counts as changed
@@ -161,7 +181,7 @@ func (x *extractor) inPlace(ctx context.Context, l *level, e *catar.Entry, h *ha
 // file or directory, and then gives it the archive's metadata.
 func (x *extractor) stays(l *level, e *catar.Entry) (bool, error) {
 	before, err := l.dir.lstat(e.Name)
-	if err != nil || (before.Mode^e.Mode)&unix.S_IFMT != 0 || before.Nlink != 1 {
+	if err != nil || (before.Mode^e.Mode)&unix.S_IFMT != 0 {
 		return false, nil //nolint:nilerr // it is made anew, which says what is wrong
 	}
 	switch e.Mode & catar.ModeType {
@@ -180,8 +200,12 @@ func (x *extractor) stays(l *level, e *catar.Entry) (bool, error) {
 			return false, nil
 		}
 	}
-	was, _ := l.dir.State(e.Name) // at worst it counts as changed
-	notes, err := l.dir.SetMeta(e.Name, x.meta(e))
+	m := x.meta(e)
+	was, err := l.dir.State(e.Name)
+	if before.Nlink > 1 { // what would change another name, which may be in another tree, is made anew
+		return err == nil && was.Has(m), nil
+	}
+	notes, err := l.dir.SetMeta(e.Name, m) // without was it counts as changed
 	if after, err := l.dir.State(e.Name); err != nil || !was.sameMeta(after) {
 		x.touched(l, e.Name)
 	}

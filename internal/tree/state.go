@@ -136,16 +136,17 @@ func (s *State) Is(n *toc.Node) bool {
 }
 
 // Has reports whether the node has the metadata m, so that to set it would change
-// nothing. File flags and projects are not looked at.
+// nothing. File flags and projects are not looked at, and the mode is always compared:
+// only directories may lack one in an archive.
 func (s *State) Has(m Meta) bool {
 	link := s.st.Mode&unix.S_IFMT == unix.S_IFLNK
-	if s.st.Uid != m.UID || s.st.Gid != m.GID || !link && (s.st.Mode^m.Mode)&0o7777 != 0 ||
-		int64(s.st.Mtim.Sec) != m.Sec || int32(s.st.Mtim.Nsec) != m.Nsec {
+	if !m.keepOwner && (s.st.Uid != m.UID || s.st.Gid != m.GID) || !link && (s.st.Mode^m.Mode)&0o7777 != 0 ||
+		!m.keepTime && (int64(s.st.Mtim.Sec) != m.Sec || int32(s.st.Mtim.Nsec) != m.Nsec) {
 		return false
 	}
 	have := slices.DeleteFunc(slices.Clone(s.xattrs), func(x toc.XAttr) bool {
 		_, wanted := slices.BinarySearchFunc(m.XAttrs, x.Name, func(x toc.XAttr, name string) int { return strings.Compare(x.Name, name) })
-		return !wanted && !managed(x.Name)
+		return !wanted && (!managed(x.Name) || m.keepXAttr != nil && m.keepXAttr(x.Name))
 	})
 	return slices.EqualFunc(have, m.XAttrs, func(a, b toc.XAttr) bool { return a.Name == b.Name && bytes.Equal(a.Value, b.Value) })
 }
