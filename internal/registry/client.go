@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -53,6 +54,10 @@ func (o *Options) client(at []endpoint) (*auth.Client, error) {
 	return c, nil
 }
 
+// errNoRealm says that a registry does not say where its tokens are to be had. A realm
+// that is there, and is no URL to ask, the client library refuses itself.
+var errNoRealm = errors.New("the registry asks for a token, but its WWW-Authenticate header has no realm that says where to get one; whoever runs it has to mend that")
+
 // failing words the failures of the network in the terms of this package.
 type failing struct {
 	*retry.Transport
@@ -60,6 +65,9 @@ type failing struct {
 }
 
 func (f failing) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme == "" { // of no other request than the one for a token
+		return nil, errNoRealm
+	}
 	resp, err := f.Transport.RoundTrip(r)
 	if err != nil && r.Context().Err() == nil {
 		err = fmt.Errorf("%w: %w", ErrNetwork, err)

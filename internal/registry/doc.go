@@ -153,6 +153,8 @@ func worded(err error) error {
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
 		return fmt.Errorf("%w: %w", ErrDenied, err)
+	case errors.Is(err, errNoRealm):
+		return errNoRealm // without the URL that is none
 	case !answered:
 		_, ok := errors.AsType[*url.Error](err)
 		if ok && !errors.Is(err, ErrNetwork) && !errors.Is(err, context.Canceled) {

@@ -329,3 +329,26 @@ func TestFails(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestNoRealm meets registries that ask for a token and do not say where to get one: they
+// are asked once.
+func TestNoRealm(t *testing.T) {
+	for challenge, want := range map[string]string{
+		`Bearer service="x"`: errNoRealm.Error(), `Bearer realm="",service="x"`: errNoRealm.Error(),
+		`Bearer realm="/token"`: `realm "/token"`, `Bearer realm="file:///etc/passwd"`: `realm "file:///etc/passwd"`,
+	} {
+		var asked atomic.Int64
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			asked.Add(1)
+			w.Header().Set("WWW-Authenticate", challenge)
+			w.WriteHeader(http.StatusUnauthorized)
+		}))
+		r, err := Open("//"+strings.TrimPrefix(s.URL, "http://")+"/a:1", Options{PlainHTTP: true, Retries: 3})
+		must(t, err)
+		if _, err := r.Resolve(t.Context()); err == nil || !strings.Contains(err.Error(), want) || errors.Is(err, ErrNetwork) || asked.Load() != 1 {
+			t.Errorf("%s: after %d requests: %v", challenge, asked.Load(), err)
+		}
+		must(t, r.Close())
+		s.Close()
+	}
+}
