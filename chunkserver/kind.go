@@ -11,6 +11,8 @@ import (
 	"path"
 	"strings"
 	"syscall"
+
+	"github.com/ociv2-sync/ociv2-sync/chunk"
 )
 
 // kind is how files of one sort are served.
@@ -140,7 +142,7 @@ func (k *kind) verify(name string, data []byte) error {
 		sum := sha256.Sum256(data)
 		good = hex.EncodeToString(sum[:]) == base
 	case chunkKind:
-		_, _, err := verified(name, data)
+		_, _, err := verified(name, data, chunk.MaxSize)
 		return err
 	case jsonKind:
 		good = json.Valid(data)

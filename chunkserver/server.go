@@ -41,6 +41,8 @@ type Server struct {
 	root   *os.Root
 	logger *slog.Logger
 	write  bool
+
+	verifying chan struct{} // has room for as many as verifying
 }
 
 // New returns a server of the files in dir: a repository, a layout of one, or a
@@ -53,7 +55,7 @@ func New(dir string, o Options) (*Server, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Server{root: root, logger: o.Logger, write: o.Write}, nil
+	return &Server{root: root, logger: o.Logger, write: o.Write, verifying: make(chan struct{}, verifying)}, nil
 }
 
 // Close releases the directory.

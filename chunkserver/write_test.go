@@ -47,6 +47,9 @@ func TestPut(t *testing.T) {
 	name := id[:4] + "/" + id + ".cacnk"
 	raw := strings.TrimSuffix(name, ".cacnk")
 	wrong := strings.Replace(id, id[60:], "0000", 1)
+	long := make([]byte, 17<<20) // more than a chunk may have, and few bytes compressed
+	longID := chunk.SHA512_256.Sum(long).String()
+	long = store.NewPacker(store.Zstd, 17<<20).Pack(nil, long).Data
 	for what, c := range map[string]struct {
 		name string
 		body []byte
@@ -59,6 +62,7 @@ func TestPut(t *testing.T) {
 		"longer":              {name, append(packed[:len(packed):len(packed)], 0), http.StatusUnprocessableEntity},
 		"another chunk":       {wrong[:4] + "/" + wrong + ".cacnk", packed, http.StatusUnprocessableEntity},
 		"in another place":    {"0000/" + id + ".cacnk", packed, http.StatusForbidden},
+		"expands too far":     {longID[:4] + "/" + longID + ".cacnk", long, http.StatusUnprocessableEntity},
 		"an index":            {"app/1.caidx", packed, http.StatusForbidden},
 		"a tag":               {"app/1.json", []byte("{}"), http.StatusForbidden},
 		"hidden":              {".x/" + name, packed, http.StatusForbidden},
@@ -74,6 +78,9 @@ func TestPut(t *testing.T) {
 		if err == nil && d.Type().IsRegular() {
 			t.Errorf("%s was stored", p)
 		}
+		if err == nil && p == filepath.Join(dir, wrong[:4]) {
+			t.Errorf("%s was made", p)
+		}
 		return err
 	})
 	if err != nil {
@@ -85,8 +92,10 @@ func TestPut(t *testing.T) {
 	if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !bytes.Equal(got, packed) {
 		t.Errorf("%d bytes are stored, %v", len(got), err)
 	}
-	if left, err := os.ReadDir(filepath.Join(dir, id[:4])); err != nil || len(left) != 1 {
-		t.Errorf("%d files, %v", len(left), err)
+	for _, d := range []string{dir, filepath.Join(dir, id[:4])} {
+		if left, err := os.ReadDir(d); err != nil || len(left) != 1 {
+			t.Errorf("%d files in %s, %v", len(left), d, err)
+		}
 	}
 	// The same chunk, uncompressed, for those who ask for that.
 	resp, err := http.Get(server.URL + "/" + raw)

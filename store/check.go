@@ -13,11 +13,17 @@ import (
 // known: it returns the bytes if their digest under any of the algorithms is
 // id. No more is expanded than the largest chunk may have.
 func Check(dst []byte, p Packed, id chunk.ID) ([]byte, error) {
+	return CheckWithin(dst, p, id, chunk.MaxSize)
+}
+
+// CheckWithin is [Check] for a chunk of at most limit bytes: a longer one is refused
+// without more than that being expanded.
+func CheckWithin(dst []byte, p Packed, id chunk.ID, limit uint64) ([]byte, error) {
 	size, err := p.size()
 	if err != nil {
 		return nil, fmt.Errorf("store: chunk %s: %w", id, err)
 	}
-	out, err := expand(dst[:0], p, min(size, chunk.MaxSize))
+	out, err := expand(dst[:0], p, min(size, limit))
 	if err != nil {
 		return nil, fmt.Errorf("store: chunk %s: %w", id, err)
 	}
