@@ -42,6 +42,9 @@ func (f *clientFlags) add(fl *pflag.FlagSet) {
 
 // clients returns what reaches other machines, to be closed.
 func (a *app) clients(names []string) (stores.Clients, error) {
+	if a.web.s3.pathStyle && a.web.s3.virtualHost {
+		return stores.Clients{}, usageError{errors.New("--s3-path-style and --s3-virtual-host exclude each other")}
+	}
 	client, err := a.client(names)
 	return stores.Clients{HTTP: client, SSH: a.ssh(), Server: a.web.remote, S3: a.s3Options()}, err
 }

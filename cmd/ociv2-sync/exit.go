@@ -101,6 +101,9 @@ func advice(err error) string {
 	if e, ok := errors.AsType[*httpstore.StatusError](err); ok && (e.Code == http.StatusUnauthorized || e.Code == http.StatusForbidden) {
 		return "log in with --header, --netrc or --cert"
 	}
+	if e, ok := errors.AsType[*s3store.RefusedError](err); ok {
+		return s3Advice(e)
+	}
 	for _, a := range []struct {
 		target error
 		text   string

@@ -35,6 +35,8 @@ that no tag needs, if they are older than --grace; with --keep or --keep-within
 also tags that are too many or too old, and the deltas that begin at an image no
 tag names any more, --keep-deltas after they were made. Pushes that are under way
 are waited for, and wait. What it goes by must be whole; else nothing is removed.
+A bucket with versioning keeps what is removed as versions, until a rule of its own
+ends them.
 
 With indexes (.caidx, .caibx), as casync's verb, it removes from their chunk store
 every chunk that none of them names. Name all indexes that are to stay usable.

@@ -15,6 +15,8 @@ import (
 const (
 	S3AccessKey = "AKIDTEST"
 	S3SecretKey = "secretsecretsecret"
+	// S3Domain is the host below which it has its buckets, too.
+	S3Domain = "s3.test"
 )
 
 // StartS3 starts an S3 server, github.com/versity/versitygw over a directory,
@@ -45,7 +47,7 @@ func StartS3In(t testing.TB, dir string, buckets ...string) string {
 	}
 	host := l.Addr().String()
 	l.Close()
-	server := exec.Command(strings.TrimSpace(string(out)), "--access", S3AccessKey, "--secret", S3SecretKey, "--port", host, "--quiet", "posix", dir)
+	server := exec.Command(strings.TrimSpace(string(out)), "--access", S3AccessKey, "--secret", S3SecretKey, "--port", host, "--virtual-domain", S3Domain, "--quiet", "posix", dir)
 	var text strings.Builder
 	server.Stdout, server.Stderr = &text, &text
 	if err := server.Start(); err != nil {

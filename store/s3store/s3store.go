@@ -23,6 +23,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+	"github.com/minio/minio-go/v7/pkg/s3utils"
 	"golang.org/x/time/rate"
 
 	"github.com/ociv2-sync/ociv2-sync/store"
@@ -35,15 +36,22 @@ type Options struct {
 	Endpoint string
 	// Region of the bucket; "" has it asked for, at Amazon.
 	Region string
-	// PathStyle puts the bucket's name into the path of a URL, not the host.
-	// Services other than the large ones get it so anyway.
-	PathStyle bool
+	// PathStyle puts the bucket's name into the path of a URL, and VirtualHost before
+	// the name of the host. Without either the large services get it there, and all
+	// others in the path.
+	PathStyle, VirtualHost bool
 	// AccessKey, SecretKey and SessionToken are the credentials.
 	AccessKey, SecretKey, SessionToken string
 	// CredentialsFile, of the format of ~/.aws/credentials, and Profile in it, ""
-	// for default, are used where there is no AccessKey. A machine at Amazon is
-	// asked after that.
+	// for default, are used where there is no AccessKey.
 	CredentialsFile, Profile string
+	// Role has the machine, container or pod asked for the credentials of its role
+	// where there are no others. What Amazon's variables of the environment say of
+	// containers and pods holds.
+	Role bool
+	// Metadata is the URL of the service that is asked for the role of a machine; ""
+	// means Amazon's.
+	Metadata string
 	// SingleWriter accepts a service that does not heed conditions.
 	SingleWriter bool
 	// Retries is how often a request is repeated; 0 means 5, negative never.
@@ -93,7 +101,9 @@ func Open(rawURL string, o Options) (*Dir, error) {
 		if err != nil || at.Scheme != "http" && at.Scheme != "https" || at.Host == "" || strings.Trim(at.Path, "/") != "" || at.User != nil {
 			return nil, fmt.Errorf("s3store: %w: the endpoint of a service is http(s)://HOST[:PORT]", ErrURL)
 		}
-		o.Region = cmp.Or(o.Region, "us-east-1")
+		if !s3utils.IsAmazonEndpoint(*at) { // where the region follows from the name, or is asked for
+			o.Region = cmp.Or(o.Region, "us-east-1")
+		}
 	}
 	if d.tr, err = minio.DefaultTransport(at.Scheme == "https"); err != nil {
 		return nil, fmt.Errorf("s3store: %w", err)
@@ -107,10 +117,13 @@ func Open(rawURL string, o Options) (*Dir, error) {
 		d.limiter = rate.NewLimiter(rate.Limit(o.RateLimit), int(min(max(o.RateLimit/8, 1<<10), 256<<10)))
 	}
 	mo := &minio.Options{
-		Creds: o.credentials(), Secure: at.Scheme == "https", Transport: d.tr, Region: o.Region, MaxRetries: retries + 1,
+		Creds: o.credentials(d.tr), Secure: at.Scheme == "https", Transport: d.tr, Region: o.Region, MaxRetries: retries + 1,
 	}
-	if o.PathStyle {
+	switch {
+	case o.PathStyle:
 		mo.BucketLookup = minio.BucketLookupPath
+	case o.VirtualHost:
+		mo.BucketLookup = minio.BucketLookupDNS
 	}
 	if d.client, err = minio.New(at.Host, mo); err != nil {
 		return nil, fmt.Errorf("s3store: %w", err)
@@ -119,7 +132,7 @@ func Open(rawURL string, o Options) (*Dir, error) {
 	return d, nil
 }
 
-func (o *Options) credentials() *credentials.Credentials {
+func (o *Options) credentials(tr http.RoundTripper) *credentials.Credentials {
 	if o.AccessKey != "" {
 		return credentials.NewStaticV4(o.AccessKey, o.SecretKey, o.SessionToken)
 	}
@@ -127,8 +140,8 @@ func (o *Options) credentials() *credentials.Credentials {
 	if o.CredentialsFile != "" {
 		chain = append(chain, &credentials.FileAWSCredentials{Filename: o.CredentialsFile, Profile: o.Profile})
 	}
-	if o.Endpoint == "" {
-		chain = append(chain, &credentials.IAM{Client: &http.Client{Timeout: 2 * time.Second}})
+	if o.Role {
+		chain = append(chain, &credentials.IAM{Client: &http.Client{Transport: tr, Timeout: 2 * time.Second}, Endpoint: o.Metadata})
 	}
 	if len(chain) == 0 {
 		return credentials.NewStaticV4("", "", "")
@@ -150,29 +163,6 @@ func (d *Dir) key(path string) string {
 		return d.prefix
 	}
 	return d.prefix + path
-}
-
-// fail names the file in an error of the service, which becomes one of package
-// store's where there is one.
-func (d *Dir) fail(ctx context.Context, path string, err error) error {
-	if err == nil {
-		return nil
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	e := minio.ToErrorResponse(err)
-	switch {
-	case e.Code == "NoSuchBucket":
-		err = fmt.Errorf("%w: there is no bucket %s", store.ErrNotFound, d.bucket)
-	case e.Code == "NoSuchKey":
-		err = store.ErrNotFound
-	case e.StatusCode == http.StatusPreconditionFailed, e.Code == "ConditionalRequestConflict":
-		err = store.ErrChanged
-	case e.StatusCode >= 500 || e.StatusCode == 0 && e.Code == "" || e.StatusCode == http.StatusTooManyRequests:
-		err = fmt.Errorf("%w: %w", store.ErrNetwork, err)
-	}
-	return fmt.Errorf("s3store: %s/%s: %w", d, path, err)
 }
 
 // again calls f until it does not fail by the network, with a wait in between.

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -243,32 +244,106 @@ func TestListedOnce(t *testing.T) {
 	}
 }
 
+// Credentials come from where they are to be had; what is wrong with them is told.
 func TestCredentials(t *testing.T) {
 	s3 := testutil.StartS3(t, "bucket")
 	put(t, open(t, "s3://bucket", options(s3)), "file", "x")
 	file := filepath.Join(t.TempDir(), "credentials")
-	text := fmt.Sprintf("[default]\naws_access_key_id = wrong\naws_secret_access_key = wrong\n[ok]\naws_access_key_id = %s\naws_secret_access_key = %s\n", testutil.S3AccessKey, testutil.S3SecretKey)
+	text := fmt.Sprintf("[default]\naws_access_key_id = %[1]s\naws_secret_access_key = wrong\n[ok]\naws_access_key_id = %[1]s\naws_secret_access_key = %[2]s\n", testutil.S3AccessKey, testutil.S3SecretKey)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// What a machine at Amazon asks for the role that it has.
+	metadata := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch path := "/latest/meta-data/iam/security-credentials/"; r.URL.Path {
+		case path:
+			fmt.Fprint(w, "role")
+		case path + "role":
+			fmt.Fprintf(w, `{"Code":"Success","AccessKeyId":%q,"SecretAccessKey":%q,"Expiration":"2100-01-01T00:00:00Z"}`, testutil.S3AccessKey, testutil.S3SecretKey)
+		default:
+			fmt.Fprint(w, "token")
+		}
+	}))
+	t.Cleanup(metadata.Close)
+	with := func(change func(*s3store.Options)) s3store.Options {
+		o := options(s3)
+		change(&o)
+		return o
+	}
 	for name, c := range map[string]struct {
-		o  s3store.Options
-		ok bool
+		o         s3store.Options
+		code, key string // of the refusal
 	}{
-		"file":      {s3store.Options{CredentialsFile: file, Profile: "ok"}, true},
-		"wrong":     {s3store.Options{CredentialsFile: file}, false},
-		"anonymous": {s3store.Options{}, false},
-		"secret":    {s3store.Options{AccessKey: testutil.S3AccessKey, SecretKey: "wrong"}, false},
+		"file":      {s3store.Options{CredentialsFile: file, Profile: "ok"}, "", ""},
+		"role":      {s3store.Options{CredentialsFile: file + "x", Role: true, Metadata: metadata.URL}, "", ""},
+		"wrong":     {s3store.Options{CredentialsFile: file}, "SignatureDoesNotMatch", testutil.S3AccessKey},
+		"anonymous": {s3store.Options{}, "AccessDenied", ""},
+		"half":      {s3store.Options{AccessKey: testutil.S3AccessKey}, "AccessDenied", ""},
+		"secret":    {s3store.Options{AccessKey: testutil.S3AccessKey, SecretKey: "wrong"}, "SignatureDoesNotMatch", testutil.S3AccessKey},
+		"region":    {with(func(o *s3store.Options) { o.Region = "eu-west-7" }), "AuthorizationHeaderMalformed", testutil.S3AccessKey},
 	} {
 		c.o.Endpoint, c.o.Retries = s3, 3
 		start := time.Now()
 		_, err := open(t, "s3://bucket", c.o).ReadFile(t.Context(), "file", 1)
-		if (err == nil) != c.ok || errors.Is(err, store.ErrNetwork) || errors.Is(err, store.ErrNotFound) {
-			t.Errorf("%s: %v", name, err)
+		e, refused := errors.AsType[*s3store.RefusedError](err)
+		if err != nil && !refused || refused && (e.Code != c.code || e.AccessKey != c.key) || !refused && c.code != "" {
+			t.Errorf("%s: %v (%+v)", name, err, e)
 		}
 		if d := time.Since(start); d > 3*time.Second {
 			t.Errorf("%s: it was tried for %v", name, d)
 		}
+	}
+}
+
+// A refusal to write names the directory, not the file that the trial would make.
+func TestReadOnly(t *testing.T) {
+	s3 := testutil.StartS3(t, "bucket")
+	p := proxy(t, s3, &proxied{answer: func(r *http.Response) error {
+		if r.Request.Method == http.MethodPut {
+			r.StatusCode = http.StatusForbidden
+			r.Body.Close()
+			r.Body, r.ContentLength = http.NoBody, 0
+			r.Header.Set("Content-Length", "0")
+		}
+		return nil
+	}})
+	d := open(t, "s3://bucket/r", options(p.url))
+	for name, f := range map[string]func() error{
+		"create": func() error { return d.Create(t.Context(), "x", []byte("x")) },
+		"swap":   func() error { return d.Swap(t.Context(), "x", []byte("x"), "") },
+	} {
+		err := f()
+		if e, ok := errors.AsType[*s3store.RefusedError](err); !ok || e.AccessKey != testutil.S3AccessKey || strings.Contains(err.Error(), "trial") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The bucket is named in the host, too.
+func TestVirtualHost(t *testing.T) {
+	s3 := testutil.StartS3(t, "bucket")
+	at, err := url.Parse(s3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := options("http://" + testutil.S3Domain + ":" + at.Port())
+	o.VirtualHost = true
+	d := open(t, "s3://bucket/a", o)
+	d.DialAt(at.Host)
+	put(t, d, "file", "x")
+	if err := d.Create(t.Context(), "new", []byte("x")); err != nil {
+		t.Error(err)
+	}
+	// As another sees it, who asks by the path.
+	var got []string
+	for e, err := range open(t, "s3://bucket", options(s3)).List(t.Context(), ".", true) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, e.Path)
+	}
+	if !slices.Equal(got, []string{"a/file", "a/new"}) {
+		t.Errorf("there is %q", got)
 	}
 }
 

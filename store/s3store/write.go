@@ -108,6 +108,9 @@ func (d *Dir) try(ctx context.Context) (err error) {
 	other.SetMatchETag("00000000000000000000000000000000")
 	put := func(o minio.PutObjectOptions) error { return d.put(ctx, path, strings.NewReader("x"), 1, o) }
 	if err := put(absent); err != nil {
+		if e, ok := errors.AsType[*RefusedError](err); ok { // which is not about the name
+			err = fmt.Errorf("s3store: %s: write: %w", d, e)
+		}
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Remove(context.WithoutCancel(ctx), path)) }()
