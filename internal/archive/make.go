@@ -34,7 +34,7 @@ type MakeOptions struct {
 	// Params are the chunk sizes of an index.
 	Params chunk.Params
 	// Store is the directory of the chunk store for an index, made if it is
-	// not there: on the machine where the output is.
+	// not there, in one that is: on the machine where the output is.
 	Store string
 	// SSH is how the machine of an output that is not on this one is reached.
 	SSH sshstore.Options

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -76,7 +77,7 @@ func (r *Reach) within(dir string, create bool, use func(path string) error) err
 		return use(dir)
 	}
 	if create {
-		if err := r.root.MkdirAll(inside(dir), 0o777); err != nil {
+		if err := r.root.Mkdir(inside(dir), 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}

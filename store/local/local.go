@@ -29,6 +29,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -44,7 +45,7 @@ const suffix = ".cacnk"
 
 // Options say how to open a store. The zero value opens an existing one.
 type Options struct {
-	// Create makes the directory, and those above it, if it does not exist.
+	// Create makes the directory if it does not exist, in one that does.
 	Create bool
 	// Sync writes each chunk through to the disk before it gets its name, so
 	// that a power loss cannot leave a damaged chunk under it.
@@ -69,7 +70,7 @@ type Store struct {
 // Open opens the store in dir. Call [Store.Close] when done with it.
 func Open(dir string, o Options) (*Store, error) {
 	if o.Create {
-		if err := os.MkdirAll(dir, 0o777); err != nil {
+		if err := os.Mkdir(dir, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, fmt.Errorf("local: %w", err)
 		}
 	}

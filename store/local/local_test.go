@@ -32,7 +32,7 @@ func TestStore(t *testing.T) {
 	for i := range 4 {
 		old, flat := i%2 > 0, i/2 > 0 // an old file system, without Sync; the other layout
 		storetest.Run(t, func(t *testing.T, chunks map[chunk.ID]store.Packed) store.Store {
-			s := open(t, filepath.Join(t.TempDir(), "a", "x.castr"), local.Options{Create: true, Sync: !old, Flat: flat})
+			s := open(t, filepath.Join(t.TempDir(), "x.castr"), local.Options{Create: true, Sync: !old, Flat: flat})
 			if old {
 				s.NameFiles()
 			}
