@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/catar"
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
+	"github.com/ociv2-sync/ociv2-sync/store"
 	"github.com/ociv2-sync/ociv2-sync/store/sshstore"
 )
 
@@ -86,6 +88,7 @@ func (f *featureFlags) flags() (catar.Flags, error) {
 type inputFlags struct {
 	stores, extra []string
 	what          string
+	indexOnly     bool // no chunk is read
 }
 
 func (f *inputFlags) add(cmd *cobra.Command) {
@@ -165,19 +168,28 @@ func (f *shiftFlags) options() (tree.IDShift, error) {
 }
 
 // withInput calls use with the input of a casync verb: INPUT [SUBPATH].
-func (a *app) withInput(cmd *cobra.Command, args []string, f *inputFlags, flags catar.Flags, use func(*archive.Input) error) error {
+func (a *app) withInput(cmd *cobra.Command, args []string, f *inputFlags, flags catar.Flags, use func(*archive.Input) error) (err error) {
 	what, err := f.kind()
 	if err != nil {
 		return err
 	}
+	var in *archive.Input
 	chunks := a.defaultStores(f.stores)
+	defer func() {
+		switch {
+		case noInput(err) && namesImage(arg(args, 0, ".")):
+			err = advisedError{err, "the index of an image in a repository is REPO/NAME/TAG.caidx, its --store REPO/default.castr"}
+		case errors.Is(err, store.ErrNotFound) && in != nil && in.Index != nil && len(chunks) == 0:
+			err = advisedError{err, "--store names the store of the chunks where that is not default.castr beside the index"}
+		}
+	}()
 	clients, err := a.clients(append([]string{arg(args, 0, ".")}, chunks...))
 	if err != nil {
 		return err
 	}
 	defer clients.Close()
-	in, err := archive.Open(cmd.Context(), arg(args, 0, "."), archive.OpenOptions{
-		What: what, Stdin: os.Stdin, Stores: chunks, ExtraStores: f.extra, Clients: clients, Jobs: a.jobs, Flags: flags, TempDir: a.tempDir(),
+	in, err = archive.Open(cmd.Context(), arg(args, 0, "."), archive.OpenOptions{
+		What: what, Stdin: os.Stdin, Stores: chunks, ExtraStores: f.extra, Clients: clients, Jobs: a.jobs, Flags: flags, TempDir: a.tempDir(), IndexOnly: f.indexOnly,
 	})
 	if err != nil {
 		return err

@@ -7,22 +7,19 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ociv2-sync/ociv2-sync/internal/archive"
+	"github.com/ociv2-sync/ociv2-sync/internal/repo"
 	"github.com/ociv2-sync/ociv2-sync/store"
 )
 
 // errDiffers says what diff found; its result has been printed.
 var errDiffers = errors.New("they differ")
-
-// maybeImageError says that there is no input whose name may be that of an image.
-type maybeImageError struct{ error }
-
-func (e maybeImageError) Unwrap() error { return e.error }
 
 type diffOptions struct {
 	in       inputFlags
@@ -87,10 +84,15 @@ func (a *app) runDiff(cmd *cobra.Command, args []string, o *diffOptions) error {
 			return a.diff(cmd, x, y)
 		})
 	})
-	if notFound := errors.Is(err, store.ErrNotFound) || errors.Is(err, fs.ErrNotExist); notFound && slices.ContainsFunc(args[:2], maybeImage) {
-		err = maybeImageError{err}
+	if noInput(err) && slices.ContainsFunc(args[:2], maybeImage) {
+		err = advisedError{err, "an image in a repository is named " + repoPrefix + "REPO/NAME[:TAG] here, its index REPO/NAME/TAG.caidx"}
 	}
 	return err
+}
+
+// noInput reports whether an error may say that an input was not named rightly.
+func noInput(err error) bool {
+	return errors.Is(err, store.ErrNotFound) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, archive.ErrUsage)
 }
 
 // maybeImage reports whether a name may have been meant for an image: it is that of
@@ -98,6 +100,13 @@ func (a *app) runDiff(cmd *cobra.Command, args []string, o *diffOptions) error {
 func maybeImage(name string) bool {
 	_, err := os.Stat(name)
 	return err != nil && archive.KindOf(name) == archive.Unknown
+}
+
+// namesImage reports whether a name can only have been meant for an image: it may be
+// one, and has a tag or digest.
+func namesImage(name string) bool {
+	_, err := repo.ParseRef(name)
+	return err == nil && maybeImage(name) && strings.ContainsAny(path.Base(name), ":@")
 }
 
 func (a *app) diff(cmd *cobra.Command, x, y *archive.Input) error {

@@ -29,7 +29,7 @@ func (a *app) diffImages(cmd *cobra.Command, args []string, o *lookFlags) error 
 	names := make([]string, len(args))
 	for i, arg := range args {
 		if !isImage(arg) {
-			return usageError{fmt.Errorf("an image is compared with an image, %sREPO/NAME[:TAG], not with %q", repoPrefix, arg)}
+			return usageError{fmt.Errorf("an image is compared with an image, %sREPO/NAME[:TAG], not with %q; its index, REPO/NAME/TAG.caidx, is compared with directories and archives", repoPrefix, arg)}
 		}
 		names[i] = strings.TrimPrefix(arg, repoPrefix)
 	}

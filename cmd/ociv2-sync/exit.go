@@ -58,6 +58,14 @@ type usageError struct{ err error }
 func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
 
+// advisedError is an error of which the command knows what to do about it.
+type advisedError struct {
+	error
+	advice string
+}
+
+func (e advisedError) Unwrap() error { return e.error }
+
 // notFoundError is about something in an image that is not there.
 type notFoundError struct{ error }
 
@@ -83,8 +91,8 @@ func advice(err error) string {
 	if _, ok := errors.AsType[*translate.LayerError](err); ok && errors.Is(err, translate.ErrLimit) {
 		return "if you trust the image, raise the limit that a --limit option sets"
 	}
-	if _, ok := errors.AsType[maybeImageError](err); ok {
-		return "an image in a repository is named " + repoPrefix + "REPO/NAME[:TAG] here"
+	if e, ok := errors.AsType[advisedError](err); ok {
+		return e.advice
 	}
 	if _, ok := errors.AsType[*net.DNSError](err); ok {
 		return "check the name of the host, and the network"
@@ -112,6 +120,7 @@ func advice(err error) string {
 		{repo.ErrNoImage, "ociv2-sync images REPO lists what is there"},
 		{repo.ErrNoRepository, "a repository is a directory that push made, or its URL, such as https://HOST/PATH"},
 		{offline.ErrLacks, "the bundle was made for devices that have more; pull from the repository"},
+		{archive.ErrNoStore, "--store names the one with its chunks, which is REPO/default.castr in a repository"},
 		{tree.ErrMounted, "unmount it, or choose another directory"},
 		{repo.ErrOutside, "--allow-store accepts it, if you trust it"},
 		{transfer.ErrBudget, "raise --max-bytes, or add a --seed that has more of the image"},
@@ -145,7 +154,7 @@ func exitCode(err error) int {
 	}{
 		{exitUsage, []error{
 			archive.ErrUsage, transfer.ErrUsage, durable.ErrOccupied, tree.ErrMounted, repo.ErrRef,
-			registry.ErrReference, root.ErrNotRoot, root.ErrName, sshstore.ErrLocation, seed.ErrUnknown, stores.ErrReadOnly, s3store.ErrURL,
+			registry.ErrReference, root.ErrNotRoot, root.ErrName, sshstore.ErrLocation, seed.ErrUnknown, stores.ErrReadOnly, stores.ErrScheme, s3store.ErrURL,
 		}},
 		{exitBudget, []error{transfer.ErrBudget}},
 		{exitSpace, []error{transfer.ErrSpace, syscall.ENOSPC, syscall.EDQUOT}},

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -72,6 +73,9 @@ func flagError(err error) error {
 // usageArgs makes the errors of an argument check usage errors.
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
+		if slices.Contains(args, "") { // a variable of the shell that is not set
+			return usageError{fmt.Errorf("an empty argument; usage: %s", cmd.UseLine())}
+		}
 		err := check(cmd, args)
 		if _, ok := errors.AsType[usageError](err); ok || err == nil {
 			return err

@@ -86,6 +86,7 @@ func (a *app) runVerify(cmd *cobra.Command, args []string, in *inputFlags) error
 	if len(args) == 1 && statErr == nil && fi.IsDir() {
 		done, err = archive.VerifyStore(cmd.Context(), args[0], a.jobs, found.chunk)
 	} else {
+		in.indexOnly = len(args) == 2
 		err = a.withInput(cmd, args[:1], in, 0, func(x *archive.Input) (err error) {
 			if len(args) == 1 {
 				done, err = archive.VerifyIndex(cmd.Context(), x, a.jobs, found.chunk)

@@ -31,7 +31,7 @@ type Change struct {
 // record is compared, times as exactly as the coarser one has them.
 func Diff(ctx context.Context, a, b *Input, report func(Change) error) error {
 	if a.IsArchive() != b.IsArchive() {
-		return fmt.Errorf("archive: %w: one of %s and %s is a tree, the other a blob", ErrUsage, a.name, b.name)
+		return fmt.Errorf("archive: %w: one of %s and %s is a tree, the other a blob: compare two of a kind", ErrUsage, a.name, b.name)
 	}
 	err := a.Read(ctx, func(ctx context.Context, ra io.Reader) error {
 		return b.Read(ctx, func(_ context.Context, rb io.Reader) error {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 
@@ -25,6 +26,9 @@ import (
 // million chunks.
 const maxIndex = 1 << 30
 
+// ErrNoStore says that an index has no store beside it, where none was named.
+var ErrNoStore = errors.New("no chunk store beside")
+
 // OpenOptions are the options of reading an archive, index or blob.
 type OpenOptions struct {
 	// What is the kind of the input; Unknown has its name say it.
@@ -40,6 +44,8 @@ type OpenOptions struct {
 	Clients stores.Clients
 	// Jobs is the number of chunks requested at a time; 0 means 16.
 	Jobs int
+	// IndexOnly opens no store: of what is opened nothing but the index may be used.
+	IndexOnly bool
 	// Flags are the features with which a directory is read.
 	Flags catar.Flags
 	// TempDir is where a stream waits that has to be read out of order, for
@@ -213,16 +219,23 @@ func (in *Input) openIndex(ctx context.Context, name string, opts OpenOptions) e
 			return fmt.Errorf("archive: %s: %w", name, err)
 		}
 	}
+	in.Index, in.Algorithm = x, x.Algorithm()
+	if opts.IndexOnly {
+		return nil
+	}
 	names := opts.Stores
 	if len(names) == 0 {
 		names = []string{DefaultStore(name)}
 	}
 	names = slices.Concat(names, opts.ExtraStores)
 	st, closer, err := stores.Open(names, opts.Clients)
+	if len(opts.Stores) == 0 && errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w %s: %w", ErrNoStore, name, err)
+	}
 	if err != nil {
 		return err
 	}
-	in.Index, in.Algorithm, in.close = x, x.Algorithm(), closer.Close
+	in.close = closer.Close
 	in.size, in.store = x.Size(), st
 	in.near = !slices.ContainsFunc(names, stores.Remote)
 	in.at = func(ctx context.Context) io.ReaderAt { return assemble.NewReaderAt(ctx, x, in.store) }

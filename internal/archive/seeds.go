@@ -107,7 +107,7 @@ func (s *seeds) has(id chunk.ID) (place, bool) {
 // file or device. Seeds that hold nothing new, as the others had it, are closed.
 func (s *seeds) add(ctx context.Context, name string) error {
 	if _, remote, err := stores.SSH(name); err != nil || remote || stores.IsURL(name) {
-		return errors.Join(err, fmt.Errorf("archive: %w: the seed %s is not on this machine", ErrUsage, name))
+		return fmt.Errorf("archive: %w: the seed %s is not on this machine", ErrUsage, name)
 	}
 	if k := KindOf(name); k == ArchiveIndex || k == BlobIndex {
 		return s.addIndex(name)

@@ -31,7 +31,7 @@ func (in *Input) Enter(ctx context.Context, path string) error {
 		return err
 	}
 	if !in.IsArchive() {
-		return fmt.Errorf("archive: %w: %s is not an archive that could have a %s", ErrUsage, in.name, path)
+		return fmt.Errorf("archive: %w: %s is not an archive that could have %q", ErrUsage, in.name, path)
 	}
 	if in.at == nil {
 		if err := in.spool(ctx); err != nil {

@@ -2,9 +2,11 @@ package archive
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"sync"
 
@@ -103,7 +105,8 @@ func (c *checker) count(id chunk.ID, size int, err error) error {
 }
 
 // VerifyStore checks that every chunk in a store is what its name says. It
-// reports those that are not, and then returns an error too.
+// reports those that are not, and then returns an error too. A directory without
+// chunks that has other things is ErrUsage.
 func VerifyStore(ctx context.Context, dir string, jobs int, report func(chunk.ID, error) error) (*Verified, error) {
 	st, err := local.Open(dir, local.Options{})
 	if err != nil {
@@ -128,10 +131,30 @@ func VerifyStore(ctx context.Context, dir string, jobs int, report func(chunk.ID
 		}
 		return nil
 	})
+	if err == nil && c.done.Chunks == 0 {
+		if err := mayBeStore(dir); err != nil {
+			return nil, err
+		}
+	}
 	if err == nil {
 		err = c.done.fault(dir)
 	}
 	return &c.done, err
+}
+
+// mayBeStore refuses a directory without chunks that has other things than a store has:
+// it would be called good for nothing.
+func mayBeStore(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("archive: %w", err)
+	}
+	for _, e := range entries {
+		if _, err := hex.DecodeString(e.Name()); err != nil || len(e.Name()) != 4 {
+			return fmt.Errorf("archive: %w: %s is no chunk store, which in a repository is REPO/default.castr", ErrUsage, dir)
+		}
+	}
+	return nil
 }
 
 // VerifyIndex checks that the store of an index has every chunk of it, whole.

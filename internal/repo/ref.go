@@ -118,6 +118,9 @@ func parseRef(s string) (Ref, error) {
 	if strings.HasPrefix(s, "docker://") {
 		return Ref{}, errors.New("an image in a registry, not in a repository: pull, plan, why, inspect, ls and diff take what is attached to it, push and convert its layers")
 	}
+	if rest, ok := strings.CutPrefix(s, "repo:"); ok && schemePattern.MatchString(rest) {
+		return Ref{}, errors.New("it can only be an image in a repository here, whose name has no repo: before it")
+	}
 	if m := schemePattern.FindStringSubmatch(s); m != nil {
 		scheme, rest = m[0], s[len(m[0]):]
 		if !slices.Contains(schemes, m[1]) {
@@ -131,7 +134,7 @@ func parseRef(s string) (Ref, error) {
 	}
 	repo, name, ok := splitName(rest)
 	if !ok {
-		return Ref{}, fmt.Errorf("no name after the repository")
+		return Ref{}, errors.New("no name after the repository: an image is named REPO/NAME[:TAG], REPO being a directory or its URL")
 	}
 	r := Ref{Tag: DefaultTag}
 	if name, id, ok := strings.Cut(name, "@"); ok {
@@ -193,8 +196,10 @@ func checkName(name string) error {
 		switch {
 		case !namePattern.MatchString(part):
 			return fmt.Errorf("name %q", name)
+		case strings.HasSuffix(part, ".caidx"):
+			return fmt.Errorf("name %q is that of an index: the image is named REPO/NAME[:TAG]", name)
 		case part == "blobs", part == "oci-layout", strings.HasSuffix(part, ".castr"),
-			strings.HasSuffix(part, ".json"), strings.HasSuffix(part, ".caidx"):
+			strings.HasSuffix(part, ".json"):
 			return fmt.Errorf("name %q is reserved", name)
 		}
 	}

@@ -4,6 +4,7 @@ package stores
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 
@@ -57,12 +58,19 @@ func IsURL(name string) bool {
 	return strings.HasPrefix(name, "http://") || strings.HasPrefix(name, "https://")
 }
 
+// ErrScheme reports a URL of a kind that is not read here.
+var ErrScheme = errors.New("not a URL of http, https or ssh")
+
 // SSH returns the location that a name is: an ssh URL, or [USER@]HOST:PATH as
-// casync takes it. It reports false for all other names.
+// casync takes it. It reports false for http and https URLs and for paths; other URLs
+// are ErrScheme.
 func SSH(name string) (sshstore.Location, bool, error) {
 	if strings.HasPrefix(name, "ssh://") {
 		at, err := sshstore.ParseURL(name)
 		return at, true, err
+	}
+	if scheme, _, ok := strings.Cut(name, "://"); ok && !IsURL(name) && !strings.Contains(scheme, "/") {
+		return sshstore.Location{}, false, fmt.Errorf("stores: %s: %w", name, ErrScheme)
 	}
 	at, ok := sshstore.ParseLocator(name)
 	return at, ok, nil
