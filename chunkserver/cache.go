@@ -20,7 +20,7 @@ import (
 // synced, as it can be fetched again: what an earlier process has left is verified when
 // it is first asked for. What may change is synced: it is for when upstream is gone.
 type cache struct {
-	root *os.Root
+	root *dir
 	most int64
 
 	mu    sync.Mutex
@@ -42,11 +42,11 @@ func openCache(dir string, most int64) (*cache, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("chunkserver: cache: %w", err)
 	}
-	root, err := os.OpenRoot(dir)
+	root, err := openDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("chunkserver: %w", err)
 	}
-	if err := claim(root); err != nil {
+	if err := claim(root.Root); err != nil {
 		return nil, errors.Join(fmt.Errorf("chunkserver: cache %s: %w", dir, err), root.Close())
 	}
 	c := &cache{root: root, most: most, used: list.New(), items: make(map[string]*list.Element)}
@@ -101,31 +101,26 @@ func claim(root *os.Root) error {
 func (c *cache) close() error { return c.root.Close() }
 
 // open opens an object that this process has fetched, or verified, at the time since
-// or later, and returns its entity tag.
-func (c *cache) open(name string, since time.Time) (*os.File, string, error) {
+// or later, and returns what is known of it.
+func (c *cache) open(name string, since time.Time) (*os.File, cached, error) {
 	c.mu.Lock()
 	e, ok := c.items[name]
 	if !ok || e.Value.(*cached).when.IsZero() || e.Value.(*cached).when.Before(since) {
 		c.mu.Unlock()
-		return nil, "", fs.ErrNotExist
+		return nil, cached{}, fs.ErrNotExist
 	}
 	c.used.MoveToFront(e)
-	size, tag := e.Value.(*cached).size, e.Value.(*cached).tag
+	x := *e.Value.(*cached)
 	c.mu.Unlock()
-	f, err := c.root.Open(name)
-	if err != nil {
-		c.remove(name)
-		return nil, "", err
-	}
-	fi, err := f.Stat()
-	if err == nil && fi.Size() != size {
-		err = fmt.Errorf("%s has %d bytes, not %d", name, fi.Size(), size)
+	f, fi, err := c.root.open(name)
+	if err == nil && fi.Size() != x.size {
+		err = errors.Join(fmt.Errorf("%s has %d bytes, not %d", name, fi.Size(), x.size), f.Close())
 	}
 	if err != nil {
 		c.remove(name)
-		return nil, "", errors.Join(err, f.Close())
+		return nil, cached{}, err
 	}
-	return f, tag, nil
+	return f, x, nil
 }
 
 // read returns an object, however old.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -100,7 +101,7 @@ func (k *kind) fileTag(name string, fi fs.FileInfo) string {
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
 		inode = st.Ino
 	}
-	return fmt.Sprintf("%q", fmt.Sprintf("%x-%x-%x", inode, fi.ModTime().UnixNano(), fi.Size()))
+	return fmt.Sprintf(`"%x-%x-%x"`, inode, fi.ModTime().UnixNano(), fi.Size())
 }
 
 // tagOf returns the entity tag of a file of which nothing but the bytes are known.
@@ -109,12 +110,12 @@ func (k *kind) tagOf(name string, data []byte) string {
 		return contentTag(name, int64(len(data)))
 	}
 	sum := sha256.Sum256(data)
-	return fmt.Sprintf("%q", hex.EncodeToString(sum[:16]))
+	return `"` + hex.EncodeToString(sum[:16]) + `"`
 }
 
 // contentTag returns the entity tag of a file that is named by its content.
 func contentTag(name string, size int64) string {
-	return fmt.Sprintf("%q", fmt.Sprintf("%s-%x", path.Base(name), size))
+	return `"` + path.Base(name) + "-" + strconv.FormatInt(size, 16) + `"`
 }
 
 // headers sets what goes with a file.

@@ -103,7 +103,7 @@ func (p *Proxy) Close() error {
 }
 
 // Ready reports whether the cache is where it was; upstream need not answer.
-func (p *Proxy) Ready() error { return inPlace(p.cache.root) }
+func (p *Proxy) Ready() error { return inPlace(p.cache.root.Root) }
 
 // ServeHTTP implements [http.Handler].
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -115,11 +115,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !k.immutable {
 		fresh = time.Now().Add(-p.opts.Fresh)
 	}
-	if f, tag, err := p.cache.open(name, fresh); err == nil {
+	if f, x, err := p.cache.open(name, fresh); err == nil {
 		defer f.Close()
-		k.headers(w, tag)
+		k.headers(w, x.tag)
 		w.Header().Set("X-Cache", string(hit))
-		http.ServeContent(w, r, "", time.Time{}, f)
+		serveFile(w, r, f, x.size, time.Time{})
 		return
 	}
 	f := p.join(name, k)

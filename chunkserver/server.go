@@ -8,7 +8,7 @@
 //
 // Nothing but the files of a repository is served, whatever else lies in the
 // directory: see kindOf. There are no directory listings. Every file is opened
-// beneath the directory with [os.Root], so that no path and no symbolic link
+// beneath the directory, as by [os.Root], so that no path and no symbolic link
 // leads out of it.
 package chunkserver
 
@@ -38,7 +38,7 @@ type Options struct {
 // the compressed one is there. Close it when no request is
 // served any more.
 type Server struct {
-	root   *os.Root
+	root   *dir
 	logger *slog.Logger
 	write  bool
 
@@ -48,7 +48,7 @@ type Server struct {
 // New returns a server of the files in dir: a repository, a layout of one, or a
 // chunk store.
 func New(dir string, o Options) (*Server, error) {
-	root, err := os.OpenRoot(dir)
+	root, err := openDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("chunkserver: %w", err)
 	}
@@ -63,7 +63,7 @@ func (s *Server) Close() error { return s.root.Close() }
 
 // Ready reports whether the directory is there, and still the one of its name: not one
 // that was replaced or unmounted since.
-func (s *Server) Ready() error { return inPlace(s.root) }
+func (s *Server) Ready() error { return inPlace(s.root.Root) }
 
 // inPlace checks that root is the directory that its name leads to.
 func inPlace(root *os.Root) error {
@@ -96,7 +96,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	f, fi, err := s.open(name)
+	f, fi, err := s.root.open(name)
 	if err != nil && k == chunkKind && absent(err) && path.Ext(name) == "" && s.expand(w, r, name) {
 		return
 	}
@@ -111,24 +111,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer f.Close()
 	k.headers(w, k.fileTag(name, fi))
-	http.ServeContent(w, r, "", fi.ModTime(), f)
-}
-
-// open opens the file name if it is a regular one.
-func (s *Server) open(name string) (*os.File, fs.FileInfo, error) {
-	// O_NONBLOCK: not to hang on a FIFO.
-	f, err := s.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	fi, err := f.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
-		err = fs.ErrNotExist
-	}
-	if err != nil {
-		return nil, nil, errors.Join(err, f.Close())
-	}
-	return f, fi, nil
+	serveFile(w, r, f, fi.Size(), fi.ModTime())
 }
 
 // absent reports whether err, of [os.Root.OpenFile], means that there is no such

@@ -152,7 +152,7 @@ func verified(name string, data []byte, limit uint64) ([]byte, chunk.ID, error) 
 // expand serves the uncompressed bytes of a chunk of which only the compressed ones
 // are there, as desync's clients may ask for. It reports false if there are none.
 func (s *Server) expand(w http.ResponseWriter, r *http.Request, name string) bool {
-	f, fi, err := s.open(name + ".cacnk")
+	f, fi, err := s.root.open(name + ".cacnk")
 	if err != nil {
 		return false
 	}

@@ -13,7 +13,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // listen opens what --listen says: HOST:PORT, unix:PATH, or systemd, the socket that
@@ -84,7 +87,11 @@ type limitedConn struct {
 	free    func()
 	stall   time.Duration
 	managed atomic.Bool // somebody else sets the deadlines: TLS, to say goodbye
+	corked  bool        // what is written next is the beginning of more
 }
+
+// Cork implements [chunkserver.Corker].
+func (c *limitedConn) Cork() { c.corked = true }
 
 // step is how many bytes a client may take the time of a stall for: whoever is at the
 // end of a slow link gets a file of any length.
@@ -118,7 +125,34 @@ func (c *limitedConn) Write(p []byte) (int, error) {
 	if err := c.arm(); err != nil {
 		return 0, err
 	}
-	return c.Conn.Write(p)
+	n := 0
+	if c.corked {
+		c.corked = false
+		n = c.keepBack(p)
+	}
+	m, err := c.Conn.Write(p[n:])
+	return n + m, err
+}
+
+// keepBack gives the system bytes that it may keep until more come, for 200 ms at most, and
+// returns how many it takes.
+func (c *limitedConn) keepBack(p []byte) (n int) {
+	conn, ok := c.Conn.(syscall.Conn)
+	if !ok {
+		return 0
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	// What is wrong with the connection, or that it is full, the next write sees.
+	_ = raw.Control(func(fd uintptr) {
+		n, err = unix.SendmsgN(int(fd), p, nil, nil, unix.MSG_MORE|unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if err != nil {
+			n = 0
+		}
+	})
+	return n
 }
 
 // arm gives the next bytes their time.

@@ -5,18 +5,25 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	bignum "math/big"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ociv2-sync/ociv2-sync/chunkserver"
 )
 
 // A certificate that is replaced is taken up; one that is damaged is not.
@@ -135,5 +142,57 @@ func TestListenUnix(t *testing.T) {
 	must(t, l.Close())
 	if _, err := a.listen(t.Context(), "systemd"); exitCode(err) != exitUsage {
 		t.Errorf("without systemd: %v", err)
+	}
+}
+
+// What is sent with the header kept back is what [http.ServeContent] sends.
+func TestServeFile(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.MkdirAll(filepath.Join(dir, "abcd"), 0o755))
+	name := func(n int) string { return fmt.Sprintf("abcd/abcd%060x.cacnk", n) }
+	for _, n := range []int{0, 1, 25_000, 3_000_000} {
+		must(t, os.WriteFile(filepath.Join(dir, name(n)), bytes.Repeat([]byte("0123456789"), n/10+1)[:n], 0o644))
+	}
+	h, err := chunkserver.New(dir, chunkserver.Options{})
+	must(t, err)
+	plain := httptest.NewServer(h)
+	ours := serveWith(t, chunkserver.NewMonitor(h, chunkserver.MonitorOptions{}), nil, defaultLimits())
+	t.Cleanup(func() {
+		plain.Close()
+		must(t, h.Close())
+	})
+	ask := func(method, url string, header ...string) string {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+		must(t, err)
+		for i := 0; i < len(header); i += 2 {
+			r.Header.Set(header[i], header[i+1])
+		}
+		resp, err := http.DefaultClient.Do(r)
+		must(t, err)
+		body, err := io.ReadAll(resp.Body)
+		must(t, err)
+		must(t, resp.Body.Close())
+		resp.Header.Del("Date")
+		return fmt.Sprintf("%s %d %v %x", resp.Status, resp.ContentLength, resp.Header, sha256.Sum256(body))
+	}
+	for _, n := range []int{0, 1, 25_000, 3_000_000, 7} { // there is none of 7
+		for _, header := range [][]string{
+			nil,
+			{"Range", "bytes=0-0"},
+			{"Range", "bytes=1-20"},
+			{"If-None-Match", "*"},
+			{"If-Match", `"x"`},
+			{"If-Modified-Since", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)},
+			{"If-Range", `"x"`, "Range", "bytes=1-20"},
+			{"If-Unmodified-Since", "Thu, 01 Jan 1970 00:00:01 GMT"},
+		} {
+			for _, method := range []string{http.MethodGet, http.MethodHead} {
+				got, want := ask(method, "http://"+ours.addr+"/"+name(n), header...), ask(method, plain.URL+"/"+name(n), header...)
+				if got != want {
+					t.Errorf("%s of %d bytes, %q: %s, want %s", method, n, header, got, want)
+				}
+			}
+		}
 	}
 }

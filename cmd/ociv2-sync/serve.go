@@ -223,7 +223,7 @@ func (a *app) serveHTTP(ctx context.Context, what string, o *serveOptions) (err 
 // then no new ones, but the requests that are being answered to their end.
 func serveUntil(ctx context.Context, l net.Listener, server *http.Server, maxConns int, limit limits) error {
 	server.ReadHeaderTimeout, server.ReadTimeout, server.IdleTimeout = limit.header, limit.body, limit.idle
-	server.MaxHeaderBytes = maxHeader
+	server.MaxHeaderBytes, server.ConnContext = maxHeader, chunkserver.WithConn
 	l = &limitedListener{Listener: l, stall: limit.stall, free: make(chan struct{}, maxConns), closed: make(chan struct{})}
 	if server.TLSConfig != nil {
 		l = tls.NewListener(l, server.TLSConfig)
