@@ -75,6 +75,9 @@ type Options struct {
 const (
 	maxRetryWait = time.Minute
 	maxRedirects = 10
+	// maxHeaders is the most bytes of headers that a response may have: with many
+	// requests in flight the library's 10 MiB would be much memory.
+	maxHeaders = 128 << 10
 )
 
 // errRefused marks failures that a retry cannot change.
@@ -126,6 +129,8 @@ func NewClient(o Options) *Client {
 		IdleConnTimeout:     90 * time.Second,
 		DisableCompression:  true,
 		Protocols:           &protocols,
+
+		MaxResponseHeaderBytes: maxHeaders,
 	}
 	client := &http.Client{
 		Transport:     &countingTransport{client: c, next: transport, credentials: o.Credentials},
@@ -187,7 +192,7 @@ func checkRetry(ctx context.Context, resp *http.Response, err error) (bool, erro
 	if err == nil {
 		return retryable(resp.StatusCode), nil
 	}
-	if errors.Is(err, errRefused) {
+	if errors.Is(err, errRefused) || errors.Is(err, errCut) {
 		return false, nil
 	}
 	// What is left of permanent failures (schemes, certificates, headers) the

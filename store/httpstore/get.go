@@ -21,7 +21,15 @@ const (
 	firstAlloc = 1 << 20
 	// maxDrain is how much of an unwanted body is read to keep a connection.
 	maxDrain = 64 << 10
+	// worthAsking is how much an attempt that is cut must have brought for the next to
+	// follow at once: as much as it costs to ask.
+	worthAsking = 1 << 10
+	// maxReason is how much of what is wrong with a response is told.
+	maxReason = 200
 )
+
+// errCut marks what is cut and is to be continued at once.
+var errCut = errors.New("cut")
 
 // Get returns the body of the object at rawURL, which has at most limit bytes.
 // Errors wrap [store.ErrNotFound], [store.ErrTooLarge], [store.ErrNetwork] (when
@@ -61,13 +69,14 @@ func (c *Client) get(ctx context.Context, retry *retryablehttp.Client, u *url.UR
 	brought := int64(-1)
 	defer func() { c.window.Leave(cost, limit, brought) }()
 	req.SetResponseHandler(o.take)
-	// An attempt that brought something counts as none: over a link that is cut
-	// again and again, what matters is that each time there is more.
+	// An attempt that brought something counts as none, and is followed by the next at
+	// once: over a link that is cut again and again, what matters is that each time there
+	// is more.
 	var resp *http.Response
 	for more := true; more && ctx.Err() == nil; {
-		had := len(o.body)
+		o.had = len(o.body)
 		resp, err = retry.Do(req)
-		more = err != nil && len(o.body) > had
+		more = err != nil && len(o.body) > o.had
 		if more && resp != nil {
 			resp.Body.Close() // nothing more comes of it
 		}
@@ -103,10 +112,31 @@ func failure(ctx context.Context, err error) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = e.Err
 	}
+	if text := err.Error(); len(text) > maxReason { // with what the server sent in it
+		err = shortened{err, strings.ToValidUTF8(text[:maxReason], "") + "..."}
+	}
 	if worth {
 		return fmt.Errorf("%w: %w", store.ErrNetwork, err)
 	}
 	return err
+}
+
+// shortened is an error of which less is told.
+type shortened struct {
+	error
+
+	text string
+}
+
+func (s shortened) Error() string { return s.text }
+func (s shortened) Unwrap() error { return s.error }
+
+// encoded returns the error for a response that is not the file as it is.
+func encoded(h http.Header) error {
+	if enc := h.Get("Content-Encoding"); enc != "" && enc != "identity" {
+		return fmt.Errorf("%w: the server, or a proxy before it, sends it with encoding %q; it must send files as they are", errRefused, enc)
+	}
+	return nil
 }
 
 // object is what has come of one, over all attempts.
@@ -114,6 +144,7 @@ type object struct {
 	req   *retryablehttp.Request
 	limit int64
 	body  []byte
+	had   int // of it, before the attempts that are not counted yet
 	whole bool
 	final error // what another attempt cannot mend
 }
@@ -149,6 +180,9 @@ func (o *object) take(resp *http.Response) error {
 	default:
 		o.req.Header.Set("Range", fmt.Sprintf("bytes=%d-", len(o.body)))
 	}
+	if err != nil && len(o.body) >= o.had+worthAsking {
+		return fmt.Errorf("%w: %w", errCut, err)
+	}
 	return err
 }
 
@@ -177,8 +211,8 @@ func (o *object) drop() {
 // read appends the body of a response to what has come.
 func (o *object) read(resp *http.Response) error {
 	defer resp.Body.Close()
-	if enc := resp.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
-		return fmt.Errorf("%w: the server sends it with encoding %q", errRefused, enc)
+	if err := encoded(resp.Header); err != nil {
+		return err
 	}
 	size := int64(len(o.body)) + resp.ContentLength // as announced, if it is
 	if resp.ContentLength > 0 && size > o.limit {

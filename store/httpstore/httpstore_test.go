@@ -191,6 +191,16 @@ func TestFailures(t *testing.T) {
 			w.Header().Set("Content-Encoding", "gzip")
 			_, _ = w.Write([]byte("x"))
 		}, nil, 1},
+		"garbage": {func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err == nil {
+				_, _ = conn.Write(append(bytes.Repeat([]byte{0xff}, 4000), '\n'))
+				_ = conn.Close()
+			}
+		}, store.ErrNetwork, 3},
+		"much header": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-Much", strings.Repeat("x", 1<<20))
+		}, store.ErrNetwork, 3},
 		"redirect loop": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "/again?sig=secret", http.StatusFound)
 		}, nil, 11},
@@ -211,6 +221,9 @@ func TestFailures(t *testing.T) {
 			}
 			if strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), server.URL) {
 				t.Errorf("error %q: want the URL without secrets", err)
+			}
+			if len(err.Error()) > 400 {
+				t.Errorf("error of %d bytes: %.500v", len(err.Error()), err)
 			}
 			if got := c.Stats().Requests; got != tt.requests {
 				t.Errorf("%d requests, want %d", got, tt.requests)

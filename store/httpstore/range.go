@@ -61,8 +61,8 @@ func (r *rangeReader) open() error {
 	case code != http.StatusOK && code != http.StatusPartialContent:
 		drain(resp)
 		return &StatusError{URL: public(r.url), Code: code}
-	case resp.Header.Get("Content-Encoding") != "" && resp.Header.Get("Content-Encoding") != "identity":
-		err = fmt.Errorf("%w: the server sends it encoded", errRefused)
+	case encoded(resp.Header) != nil:
+		err = encoded(resp.Header)
 	case code == http.StatusOK:
 		err = r.fromStart(resp)
 	default:

@@ -106,8 +106,8 @@ func (d *download) attempt(ctx context.Context) error {
 		}
 		return &StatusError{URL: public(d.u), Code: resp.StatusCode}
 	}
-	if enc := resp.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
-		return fmt.Errorf("%w: the server sends it with encoding %q", errRefused, enc)
+	if err := encoded(resp.Header); err != nil {
+		return err
 	}
 	if again {
 		if _, err := io.CopyN(io.Discard, resp.Body, d.done); err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"strings"
 	"sync"
@@ -24,7 +23,9 @@ import (
 const (
 	// perFile is how many requests are in flight for one file.
 	perFile      = 128
-	maxRetryWait = time.Minute
+	// worthwhile is how much a session must bring, where nothing that was asked for has
+	// come whole, for it not to have failed: more than its beginning.
+	worthwhile = 1 << 10
 	// mostFiles is how many files are read at a time: callers bound them before.
 	mostFiles = 1024
 )
@@ -60,12 +61,7 @@ var subsystem = &way{[]string{"-s"}, "sftp"}
 // dial starts ssh and an SFTP session.
 func (c *conn) dial(ctx context.Context, by *way) (*link, error) {
 	l := &link{stall: c.opts.SSH.StallTimeout}
-	process, err := sshstore.Start(c.at, c.opts.SSH, func() {
-		if c.failures.Swap(0) > 0 {
-			c.said.Worked()
-		}
-		l.moved()
-	}, by.options, by.command)
+	process, err := sshstore.Start(c.at, c.opts.SSH, l.moved, by.options, by.command)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +69,7 @@ func (c *conn) dial(ctx context.Context, by *way) (*link, error) {
 	l.watch = time.AfterFunc(l.stall, func() { l.kill(errStalled) })
 	stop := context.AfterFunc(ctx, func() { l.kill(context.Cause(ctx)) })
 	defer stop()
-	in, out := io.Reader(noting{process.Out, l}), process.In
+	in, out := io.Reader(&noting{Reader: process.Out, l: l, worked: c.worked}), process.In
 	if by != subsystem {
 		p := newParts(sftpwire.NewWriter(out), c.flow)
 		// Before the session is known to be one: that saves a round trip.
@@ -103,14 +99,20 @@ func (c *conn) dial(ctx context.Context, by *way) (*link, error) {
 	return nil, fmt.Errorf("%w: ssh: %w%s", store.ErrNetwork, err, said)
 }
 
-// noting notes the end of what the far side writes.
+// noting notes that what the far side writes is some progress, and its end.
 type noting struct {
 	io.Reader
-	l *link
+
+	l      *link
+	got    int
+	worked func()
 }
 
-func (n noting) Read(p []byte) (int, error) {
+func (n *noting) Read(p []byte) (int, error) {
 	k, err := n.Reader.Read(p)
+	if n.got = min(n.got+k, worthwhile); n.got == worthwhile {
+		n.worked()
+	}
 	if err != nil {
 		n.l.dead.Store(true)
 		if n.l.parts != nil {
@@ -225,6 +227,7 @@ func (c *conn) do(ctx context.Context, f func(*link) error) error {
 		err = l.run(ctx, f)
 		switch {
 		case err == nil:
+			c.worked()
 			return nil
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -297,6 +300,13 @@ func (c *conn) broken(ctx context.Context, was *link, err error) error {
 	return c.wait(ctx, fmt.Errorf("%w: the connection broke: %w%s", store.ErrNetwork, err, said))
 }
 
+// worked notes that there is progress.
+func (c *conn) worked() {
+	if c.failures.Swap(0) > 0 {
+		c.said.Worked()
+	}
+}
+
 // wait counts a failure and waits until it is worth while to try again, and
 // everybody with it, as it has the turn. It returns err when that is enough.
 func (c *conn) wait(ctx context.Context, err error) error {
@@ -305,8 +315,7 @@ func (c *conn) wait(ctx context.Context, err error) error {
 	if int(n) > c.opts.SSH.Retries {
 		return err
 	}
-	pause := min(c.opts.SSH.RetryWait<<min(n-1, 16), maxRetryWait)
-	pause = pause/2 + rand.N(pause/2+1)
+	pause := c.opts.SSH.Pause(n)
 	c.opts.SSH.Logger.Info("connecting again", "repository", c.at.String(), "in", pause.Round(time.Millisecond), "reason", err)
 	timer := time.NewTimer(pause)
 	defer timer.Stop()

@@ -45,6 +45,13 @@ func fakeSSH(args []string) error {
 		os.Exit(255)
 	case "motd":
 		fmt.Println("Welcome to this host, where a shell says more than it is asked.")
+	case "dies": // when it has said which version it speaks
+		_, err := os.Stdout.WriteString("\x00\x00\x00\x05\x02\x00\x00\x00\x03")
+		_, _ = io.CopyN(io.Discard, os.Stdin, 10) // and was asked for something
+		if err == nil {
+			os.Exit(255)
+		}
+		return err
 	case "mute":
 		_, err := io.Copy(io.Discard, os.Stdin)
 		return err
@@ -193,6 +200,7 @@ func TestFailures(t *testing.T) {
 	start := time.Now()
 	for host, want := range map[string]string{
 		"denied": "Permission denied", "unreachable": "No route", "motd": "", "mute": "nothing has arrived",
+		"dies": "the connection broke", // each time it is asked for something
 	} {
 		o := options(t)
 		o.SSH.Retries, o.SSH.StallTimeout = 2, 300*time.Millisecond
@@ -202,10 +210,10 @@ func TestFailures(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "ssh://"+host) {
 			t.Errorf("%s: %v", host, err)
 		}
-		if n := strings.Count(said.String(), want); n != 1 && host != "motd" && host != "mute" {
+		if n := strings.Count(said.String(), want); n != 1 && host != "motd" && host != "mute" && host != "dies" {
 			t.Errorf("%s: it is said %d times: %q", host, n, said.String())
 		}
-		if network := errors.Is(err, store.ErrNetwork); network != (host == "unreachable" || host == "mute") {
+		if network := errors.Is(err, store.ErrNetwork); network != (host == "unreachable" || host == "mute" || host == "dies") {
 			t.Errorf("%s: is it the network? %v", host, err)
 		}
 	}

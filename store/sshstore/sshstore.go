@@ -38,7 +38,7 @@ type Options struct {
 	// Retries is how often a connection that broke is made again without
 	// anything having arrived. 0 means 5, negative means never.
 	Retries int
-	// RetryWait is the wait before the first of those, doubled for each further
+	// RetryWait is the wait before the second of those, doubled for each further
 	// one, up to a minute, and jittered. 0 means 500 ms.
 	RetryWait time.Duration
 	// StallTimeout ends a connection on which something is awaited and nothing
@@ -344,6 +344,17 @@ func (s *Store) renew(ctx context.Context, was *session) error {
 	return nil
 }
 
+// Pause is how long to wait after a failure, the n-th since something arrived. After the
+// first, which may be one of many cuts of a link that works, that is not at all: each
+// connection brings more.
+func (o Options) Pause(n int32) time.Duration {
+	if n <= 1 {
+		return 0
+	}
+	pause := min(o.RetryWait<<min(n-2, 16), maxRetryWait)
+	return pause/2 + rand.N(pause/2+1)
+}
+
 // wait counts a failure and waits until it is worth while to try again, and
 // everybody with it, as it has the turn. It returns err when that is enough.
 func (s *Store) wait(ctx context.Context, err error) error {
@@ -352,8 +363,7 @@ func (s *Store) wait(ctx context.Context, err error) error {
 	if int(n) > s.opts.Retries || s.once.Load() {
 		return err
 	}
-	pause := min(s.opts.RetryWait<<min(n-1, 16), maxRetryWait)
-	pause = pause/2 + rand.N(pause/2+1)
+	pause := s.opts.Pause(n)
 	s.opts.Logger.Info("connecting again", "store", s.String(), "in", pause.Round(time.Millisecond), "reason", err)
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
