@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -81,6 +83,36 @@ func TestSingleSuite(t *testing.T) {
 	storetest.Run(t, func(t *testing.T, chunks map[chunk.ID]store.Packed) store.Store {
 		return store.Single(newSite(t, "one", time.Millisecond, chunks))
 	})
+}
+
+// Who sends wrong bytes is named once, to somebody who can mend that.
+func TestMirrorsTell(t *testing.T) {
+	chunks := plainChunks(20)
+	liar, other := newSite(t, "liar", 0, chunks), newSite(t, "other", 0, chunks)
+	liar.lies.Store(true)
+	var said strings.Builder
+	s := store.Mirrors([]store.Store{liar, other}, store.MirrorOptions{
+		RetryWait: time.Nanosecond, Logger: slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
+	for id := range chunks {
+		if _, err := s.Get(t.Context(), id, 1<<20); err != nil {
+			t.Error(err)
+		}
+	}
+	if strings.Count(said.String(), "mirror=liar") != 1 || strings.Contains(said.String(), "mirror=other") {
+		t.Errorf("it says: %s", said.String())
+	}
+	other.down.Store(true) // which may pass
+	liar.lies.Store(false)
+	said.Reset()
+	for id := range chunks {
+		if _, err := s.Get(t.Context(), id, 1<<20); err != nil {
+			t.Error(err)
+		}
+	}
+	if said.Len() > 0 {
+		t.Errorf("it says: %s", said.String())
+	}
 }
 
 // All chunks come, whichever mirror breaks and comes back, and most of them from

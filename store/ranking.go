@@ -73,6 +73,7 @@ type ranked[T Place] struct {
 	asked    time.Time
 	failures int
 	until    time.Time // it is left alone; zero: it is healthy
+	told     bool      // that it fails by no fault of the network
 }
 
 // cost is how long it takes to find something by asking, on average.
@@ -187,7 +188,11 @@ func (r *Ranking[T]) note(one *ranked[T], way Way, took time.Duration, err error
 		if now := time.Now(); !now.Before(one.until) || one.failures == 0 {
 			one.failures++
 			one.until = now.Add(r.pause(one))
-			r.logger.Info("a mirror fails, others are asked", "mirror", one.place.String(), "for", r.pause(one), "reason", err)
+			level := slog.LevelInfo
+			if !errors.Is(err, ErrNetwork) && !one.told {
+				level, one.told = slog.LevelWarn, true // once: it is for somebody to mend
+			}
+			r.logger.Log(context.Background(), level, "a mirror fails, others are asked", "mirror", one.place.String(), "for", r.pause(one), "reason", err)
 		}
 		return
 	}

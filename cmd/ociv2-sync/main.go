@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -15,7 +16,10 @@ import (
 	"github.com/ociv2-sync/ociv2-sync/internal/tree"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr, os.LookupEnv)) }
+func main() {
+	log.SetOutput(io.Discard) // net/http tells of servers that send more than they announced
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr, os.LookupEnv))
+}
 
 // run is the whole program, for main and for the tests.
 func run(args []string, stdout, stderr io.Writer, env func(string) (string, bool)) int {

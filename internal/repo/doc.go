@@ -31,6 +31,9 @@ var (
 	// store.ErrNotFound.
 	ErrNoImage      = errors.New("no such image or tag")
 	ErrNoRepository = errors.New("no repository there")
+	// ErrIncomplete reports that what an image is made of is not there, though the image
+	// is. It comes with store.ErrNotFound.
+	ErrIncomplete = errors.New("a part of the image is not there any more")
 	// ErrOutside reports a chunk store outside the origin of its image.
 	ErrOutside = errors.New("chunk store outside the image's origin")
 )

@@ -139,6 +139,9 @@ func (im *Image) object(ctx context.Context, tag *tagFile, d ocispec.Descriptor)
 func (im *Image) blob(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
 	path := im.BlobPath(d.Digest)
 	b, err := im.files.ReadFile(ctx, path, d.Size)
+	if errors.Is(err, store.ErrNotFound) {
+		err = fmt.Errorf("%w: %w", ErrIncomplete, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("repo: %s: %w", d.MediaType, err)
 	}

@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -56,6 +57,9 @@ func (t *tagFile) encode() ([]byte, error) {
 func parseTag(b []byte) (*tagFile, error) {
 	var index ocispec.Index
 	if err := json.Unmarshal(b, &index); err != nil {
+		if bytes.HasPrefix(bytes.TrimSpace(b), []byte("<")) {
+			return nil, malformed("it is a web page: does the network ask for a login, and is the URL that of a repository?")
+		}
 		return nil, malformed("%w", err)
 	}
 	if index.SchemaVersion != 2 || index.MediaType != ocispec.MediaTypeImageIndex {

@@ -84,6 +84,9 @@ func Pull(ctx context.Context, ref repo.Ref, opts PullOptions, announce func(*Pr
 	default:
 		err = p.intoRoot(ctx, r, w, out)
 	}
+	if errors.Is(err, store.ErrNotFound) && !errors.Is(err, repo.ErrIncomplete) {
+		err = fmt.Errorf("%w: %w", repo.ErrIncomplete, err)
+	}
 	if err != nil {
 		return nil, err
 	}
