@@ -22,7 +22,7 @@ import (
 
 const (
 	// perFile is how many requests are in flight for one file.
-	perFile      = 128
+	perFile = 128
 	// worthwhile is how much a session must bring, where nothing that was asked for has
 	// come whole, for it not to have failed: more than its beginning.
 	worthwhile = 1 << 10
