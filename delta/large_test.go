@@ -10,7 +10,7 @@ import (
 // Contents that do not fit into the memory are looked for window by window,
 // wherever in the base their parts are.
 func TestLargeContents(t *testing.T) {
-	const memory = 1 << 20 // parts of 32 KB
+	const memory = 1 << 20 // parts of 32 KiB
 	a, b, c := noise(1, 1200_000), noise(2, 2<<20), noise(3, 300_000)
 	old := []file{
 		{"edited", a},

@@ -236,37 +236,41 @@ func (m *maker) body(ctx context.Context, w io.Writer) error {
 			return nil
 		})
 	}
-	g.Go(func() error {
-		out := newGroupWriter(w, m.opts.Quality)
-		end := int64(0) // where in the base the last copy of a large content ended
-		for j := range queue {
-			select {
-			case <-j.done:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			size, last := j.Size, true
-			if j.part != nil {
-				end = j.follow(end)
-				size, last = j.part.size, j.part.last
-			}
-			if err := out.add(&j.script); err != nil {
-				return err
-			}
-			if last {
-				m.record(j)
-			}
-			j.script = script{}
-			mem.Release(j.cost)
-			m.done += size
-			m.opts.Progress(m.done, m.made.Bytes)
-		}
-		if ctx.Err() != nil {
+	g.Go(func() error { return m.write(ctx, w, queue, mem) })
+	return g.Wait()
+}
+
+// write writes the instructions of the contents in queue, each when it is made, and gives
+// back the memory that it took.
+func (m *maker) write(ctx context.Context, w io.Writer, queue <-chan *job, mem *semaphore.Weighted) error {
+	out := newGroupWriter(w, m.opts.Quality)
+	end := int64(0) // where in the base the last copy of a large content ended
+	for j := range queue {
+		select {
+		case <-j.done:
+		case <-ctx.Done():
 			return ctx.Err()
 		}
-		return out.flush(true)
-	})
-	return g.Wait()
+		size, last := j.Size, true
+		if j.part != nil {
+			end = j.follow(end)
+			size, last = j.part.size, j.part.last
+		}
+		if err := out.add(&j.script); err != nil {
+			return err
+		}
+		if last {
+			m.record(j)
+		}
+		j.script = script{}
+		mem.Release(j.cost)
+		m.done += size
+		m.opts.Progress(m.done, m.made.Bytes)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return out.flush(true)
 }
 
 // cost is the memory that a content takes while it is made: itself, its

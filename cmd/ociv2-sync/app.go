@@ -54,6 +54,9 @@ Every flag can be given a default in the environment: --limit-rate is
 OCIV2_SYNC_LIMIT_RATE, and so on. OCIV2_SYNC_SEED takes several paths,
 separated by colons; OCIV2_SYNC_HEADER one header a line.
 
+A SIZE may end in K, M, G or T, which are powers of 1024 as in casync's options;
+what is printed in kB, MB and GB is in powers of 1000.
+
 ` + exitHelp,
 		Example: `  # publish a release: REPO is a directory that any web server can serve
   ociv2-sync push oci:build/rootfs:v1 /srv/www/images/app:v1

@@ -188,23 +188,28 @@ func (u *update) node(ctx context.Context, d *tree.Dir, i int32, at *cursor) err
 	if err != nil {
 		return err
 	}
-	return u.allowed(d, func() error {
-		// Not what rename replaces, or nothing takes its place.
-		state, err := d.State(n.Name)
-		if err == nil && (state.IsDir() || name == "") {
-			err = d.RemoveAll(n.Name)
+	return u.allowed(d, func() error { return u.place(ctx, d, i, at, name) })
+}
+
+// place gives what node i is called in the stage, "" if it cannot be made, its own name in
+// d, in place of what has it.
+func (u *update) place(ctx context.Context, d *tree.Dir, i int32, at *cursor, name string) error {
+	n := &u.b.job.Nodes[i]
+	// Not what rename replaces, or nothing takes its place.
+	state, err := d.State(n.Name)
+	if err == nil && (state.IsDir() || name == "") {
+		err = d.RemoveAll(n.Name)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) || name == "" {
+		return ignoreMissing(err)
+	}
+	err = d.MoveFrom(u.stage, name, n.Name)
+	if n.Link >= 0 && errors.Is(err, unix.EMLINK) { // what counts are the names in one directory
+		if name, err = u.alone(ctx, i, at, err); err == nil {
+			err = d.MoveFrom(u.stage, name, n.Name)
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) || name == "" {
-			return ignoreMissing(err)
-		}
-		err = d.MoveFrom(u.stage, name, n.Name)
-		if n.Link >= 0 && errors.Is(err, unix.EMLINK) { // what counts are the names in one directory
-			if name, err = u.alone(ctx, i, at, err); err == nil {
-				err = d.MoveFrom(u.stage, name, n.Name)
-			}
-		}
-		return err
-	})
+	}
+	return err
 }
 
 // alone makes node i, a further name of another, a file of its own in the stage, since

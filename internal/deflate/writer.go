@@ -7,7 +7,7 @@ import (
 )
 
 // Writer compresses what is written to it as an encoder does. It keeps some 400
-// KB (Go's up to 1.5 MB), whatever it is given, and its zero value is ready for
+// kB (Go's up to 1.5 MB), whatever it is given, and its zero value is ready for
 // Reset.
 type Writer struct {
 	w     io.Writer

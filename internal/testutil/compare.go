@@ -191,18 +191,7 @@ func diffNode(a, b *node, skip Aspect) ([]string, error) {
 		differ("first name of the inode", "%q", a.leader, b.leader)
 	}
 	if skip&XAttrs == 0 {
-		for name, x := range a.xattrs {
-			if y, ok := b.xattrs[name]; !ok {
-				lines = append(lines, "attribute "+name+" is missing")
-			} else if x != y {
-				differ("attribute "+name, "%q", x, y)
-			}
-		}
-		for name := range b.xattrs {
-			if _, ok := a.xattrs[name]; !ok {
-				lines = append(lines, "attribute "+name+" should not be there")
-			}
-		}
+		lines = append(lines, diffXAttrs(a.xattrs, b.xattrs)...)
 	}
 	switch a.st.Mode & unix.S_IFMT {
 	case unix.S_IFCHR, unix.S_IFBLK:
@@ -223,6 +212,22 @@ func diffNode(a, b *node, skip Aspect) ([]string, error) {
 		}
 	}
 	return lines, nil
+}
+
+func diffXAttrs(a, b map[string]string) (lines []string) {
+	for name, x := range a {
+		if y, ok := b[name]; !ok {
+			lines = append(lines, "attribute "+name+" is missing")
+		} else if x != y {
+			lines = append(lines, fmt.Sprintf("attribute %s is %q, want %q", name, y, x))
+		}
+	}
+	for name := range b {
+		if _, ok := a[name]; !ok {
+			lines = append(lines, "attribute "+name+" should not be there")
+		}
+	}
+	return lines
 }
 
 // firstDifference returns where two files of the same size first differ, or -1.
