@@ -289,6 +289,7 @@ func (d *headDecoder) head() *Head {
 	copy(h.To[:], d.bytes(len(h.To)))
 	if h.TOCSize = d.size(); h.TOCSize > d.limit {
 		d.fail("the table of contents is too large")
+		return h // what is made for its contents grows with it
 	}
 	for i := range h.patch {
 		h.patch[i] = d.bytes(d.count(1))
