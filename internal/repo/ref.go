@@ -72,6 +72,9 @@ func (r Ref) String() string {
 		repo, sep = "docker://"+host, "/"
 	}
 	s := strings.TrimSuffix(repo, "/") + sep + r.Name
+	if first, _, _ := strings.Cut(s, "/"); !r.Remote() && strings.Contains(first, ":") {
+		s = "./" + s // a directory, not a scheme
+	}
 	if r.Digest != "" {
 		return s + "@" + r.Digest.String()
 	}

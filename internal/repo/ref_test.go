@@ -71,6 +71,7 @@ func TestParseRefRefuses(t *testing.T) {
 func FuzzParseRef(f *testing.F) {
 	f.Add("https://user@host:1/a//b/c:1?q")
 	f.Add("/srv/app@" + digest.FromString("x").String())
+	f.Add("./p://00./0")
 	f.Fuzz(func(t *testing.T, s string) {
 		r, err := ParseRef(s)
 		if err != nil {
