@@ -33,7 +33,7 @@ var edges = map[string][]string{
 	"store/sshstore":  {"chunk", "store", "internal/casyncproto"},
 	"store/sftpstore": {"store", "store/sshstore", "internal/flow", "internal/sftpwire"},
 	"store/filestore": {"chunk", "store"},
-	"store/s3store":   {"store"},
+	"store/s3store":   {"store", "internal/flow"},
 	"store/storetest": {"chunk", "store"},
 
 	"translate":   {"catar", "toc", "internal/inflate"},

@@ -121,7 +121,7 @@ func NewClient(o Options) *Client {
 			if err != nil {
 				return nil, err
 			}
-			return &stallConn{Conn: conn, timeout: stall}, nil
+			return flow.Stalling(conn, stall), nil
 		},
 		TLSClientConfig:     o.TLS,
 		TLSHandshakeTimeout: stall,

@@ -4,33 +4,12 @@ import (
 	"context"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"net/url"
 	"time"
 
 	"golang.org/x/time/rate"
 )
-
-// stallConn is a connection on which nothing may take longer than timeout.
-type stallConn struct {
-	net.Conn
-	timeout time.Duration
-}
-
-func (c *stallConn) Read(b []byte) (int, error) {
-	if err := c.SetReadDeadline(time.Now().Add(c.timeout)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Read(b)
-}
-
-func (c *stallConn) Write(b []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(b)
-}
 
 // countingTransport counts every request and every body byte for the client, and
 // adds the credentials for its host to each request: here, so that they do not

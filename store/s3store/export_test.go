@@ -10,4 +10,5 @@ func (d *Dir) DialAt(address string) {
 	d.tr.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, address)
 	}
+	d.reads.DialContext = d.tr.DialContext
 }

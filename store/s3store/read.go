@@ -6,17 +6,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 
 	"github.com/ociv2-sync/ociv2-sync/store"
 )
 
-// get opens a file, or the size bytes of it from an offset on if size is not 0.
+// get opens a file, from an offset on, for at most size bytes, or to its end if that is 0.
 func (d *Dir) get(ctx context.Context, path string, offset, size int64, etag string) (io.ReadCloser, minio.ObjectInfo, error) {
 	var o minio.GetObjectOptions
-	if size > 0 {
+	switch {
+	case size > 0:
 		if err := o.SetRange(offset, offset+size-1); err != nil {
+			return nil, minio.ObjectInfo{}, fmt.Errorf("s3store: %w", err)
+		}
+	case offset > 0:
+		if err := o.SetRange(offset, 0); err != nil {
 			return nil, minio.ObjectInfo{}, fmt.Errorf("s3store: %w", err)
 		}
 	}
@@ -25,10 +31,12 @@ func (d *Dir) get(ctx context.Context, path string, offset, size int64, etag str
 			return nil, minio.ObjectInfo{}, fmt.Errorf("s3store: %w", err)
 		}
 	}
+	begin := time.Now()
 	body, info, _, err := d.core.GetObject(ctx, d.bucket, d.key(path), o)
 	if err != nil {
 		return nil, info, d.fail(ctx, path, err)
 	}
+	d.flow.Answered(time.Since(begin))
 	return body, info, nil
 }
 
@@ -39,26 +47,71 @@ func (d *Dir) ReadFile(ctx context.Context, path string, limit int64) ([]byte, e
 	return b, err
 }
 
-// Load is [Dir.ReadFile] that tells the version of what it has read.
+// Load is [Dir.ReadFile] that tells the version of what it has read. It waits until the
+// link has use for it; what is cut off is read on where it was, as long as the file is
+// the same.
 func (d *Dir) Load(ctx context.Context, path string, limit int64) (data []byte, version string, err error) {
-	err = d.again(ctx, func() error {
-		body, info, err := d.get(ctx, path, 0, 0, "")
-		if err != nil {
-			return err
+	cost, err := d.flow.Enter(ctx, limit)
+	if err != nil {
+		return nil, "", err
+	}
+	w := &whole{d: d, path: path, limit: limit}
+	brought := int64(-1)
+	defer func() { d.flow.Leave(cost, limit, brought) }()
+	err = d.again(ctx, func() (int64, error) { return w.read(ctx) })
+	if n := int64(w.data.Len()); n > 0 || err == nil {
+		brought = n
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	return w.data.Bytes(), w.etag, nil
+}
+
+// whole reads a file, by several requests if need be.
+type whole struct {
+	d     *Dir
+	path  string
+	limit int64
+	data  bytes.Buffer // what has come; grows with it
+	etag  string       // of what it is; "" if that is not known, and then nothing is kept
+	size  int64
+}
+
+// read reads what is missing, and returns how much has come.
+func (w *whole) read(ctx context.Context) (brought int64, err error) {
+	if w.etag == "" {
+		w.data.Reset()
+	}
+	had := int64(w.data.Len())
+	body, info, err := w.d.get(ctx, w.path, had, 0, w.etag)
+	if had > 0 && (errors.Is(err, store.ErrChanged) || err == nil && info.ETag != w.etag) {
+		if body != nil {
+			_ = body.Close() // of another version
 		}
-		defer body.Close()
-		if info.Size > limit {
-			return fmt.Errorf("s3store: %s/%s: %w: %d bytes, at most %d expected", d, path, store.ErrTooLarge, info.Size, limit)
-		}
-		var b bytes.Buffer // grows with what arrives
-		n, err := io.Copy(&b, io.LimitReader(d.limited(ctx, body), limit+1))
-		if err == nil && n != info.Size {
-			err = io.ErrUnexpectedEOF
-		}
-		data, version = b.Bytes(), info.ETag
-		return d.cut(ctx, path, err)
-	})
-	return data, version, err
+		w.etag = ""
+		return w.read(ctx) // from the beginning
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer body.Close()
+	if had > 0 && info.Size != w.size-had { // of a service that knows no ranges
+		w.data.Reset()
+		had = 0
+	}
+	w.etag, w.size = info.ETag, had+info.Size
+	if w.size > w.limit {
+		return 0, fmt.Errorf("s3store: %s/%s: %w: %d bytes, at most %d expected", w.d, w.path, store.ErrTooLarge, w.size, w.limit)
+	}
+	brought, err = io.Copy(&w.data, io.LimitReader(w.d.limited(ctx, body), info.Size+1))
+	if int64(w.data.Len()) == w.size {
+		return brought, nil // whatever happened then: there is no rest to ask for
+	}
+	if err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	return brought, w.d.cut(ctx, w.path, err)
 }
 
 // cut returns the error for a body that has ended too early.
@@ -74,7 +127,7 @@ func (d *Dir) cut(ctx context.Context, path string, err error) error {
 // was.
 func (d *Dir) OpenAt(ctx context.Context, path string, offset, size int64) (io.ReadCloser, error) {
 	p := &part{ctx: ctx, d: d, path: path, at: offset, left: size}
-	return p, d.again(ctx, p.open)
+	return p, d.again(ctx, func() (int64, error) { return 0, p.open() })
 }
 
 // part reads a part of a file.
@@ -121,7 +174,7 @@ func (p *part) Read(b []byte) (int, error) {
 			return 0, p.d.cut(p.ctx, p.path, err)
 		}
 		_ = p.body.Close() // it is broken
-		if err := p.d.again(p.ctx, p.open); err != nil {
+		if err := p.d.again(p.ctx, func() (int64, error) { return 0, p.open() }); err != nil {
 			return 0, err
 		}
 	}
@@ -129,13 +182,16 @@ func (p *part) Read(b []byte) (int, error) {
 
 func (p *part) Close() error { return p.body.Close() }
 
-// limited returns r, read no faster than the rate limit allows.
+// limited returns r, which is counted, and read no faster than the rate limit allows.
 func (d *Dir) limited(ctx context.Context, r io.Reader) io.Reader {
-	if d.limiter == nil {
-		return r
-	}
 	return readerFunc(func(b []byte) (int, error) {
+		if d.limiter == nil {
+			n, err := r.Read(b)
+			d.flow.Arrived(n)
+			return n, err
+		}
 		n, err := r.Read(b[:min(len(b), d.limiter.Burst())])
+		d.flow.Arrived(n)
 		if werr := d.limiter.WaitN(ctx, n); werr != nil {
 			return n, werr
 		}

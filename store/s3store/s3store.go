@@ -15,6 +15,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -26,6 +28,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/s3utils"
 	"golang.org/x/time/rate"
 
+	"github.com/ociv2-sync/ociv2-sync/internal/flow"
 	"github.com/ociv2-sync/ociv2-sync/store"
 )
 
@@ -56,6 +59,9 @@ type Options struct {
 	SingleWriter bool
 	// Retries is how often a request is repeated; 0 means 5, negative never.
 	Retries int
+	// StallTimeout ends a request for a file in which nothing has moved for as long. 0
+	// means 30 s.
+	StallTimeout time.Duration
 	// RateLimit is the most bytes received per second; 0 means no limit.
 	RateLimit int64
 	// TLS is that of HTTPS; nil means the default.
@@ -72,8 +78,10 @@ var (
 // Dir is a bucket, or what begins with a prefix in it.
 type Dir struct {
 	client  *minio.Client
-	core    minio.Core
 	tr      *http.Transport
+	core    minio.Core      // reads files
+	reads   *http.Transport // its own
+	flow    *flow.Window    // what is read of whole files
 	bucket  string
 	prefix  string // ends in a slash if it is not empty
 	name    string
@@ -128,9 +136,39 @@ func Open(rawURL string, o Options) (*Dir, error) {
 	if d.client, err = minio.New(at.Host, mo); err != nil {
 		return nil, fmt.Errorf("s3store: %w", err)
 	}
-	d.core = minio.Core{Client: d.client}
+	stall := cmp.Or(o.StallTimeout, 30*time.Second)
+	d.flow, d.reads = flow.New(mostFiles), d.tr.Clone()
+	dialer := &net.Dialer{Timeout: stall}
+	d.reads.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dialer.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return flow.Stalling(conn, stall), nil
+	}
+	d.reads.MaxIdleConnsPerHost = d.reads.MaxIdleConns // or most are made for one request
+	d.reads.MaxResponseHeaderBytes = maxHeaders
+	once := *mo
+	once.Transport, once.MaxRetries = d.reads, 2 // the second where the first tells the region
+	reader, err := minio.New(at.Host, &once)
+	if err != nil {
+		return nil, fmt.Errorf("s3store: %w", err)
+	}
+	d.core = minio.Core{Client: reader}
 	return d, nil
 }
+
+const (
+	// mostFiles is how many files are read at a time: callers bound them before.
+	mostFiles = 1024
+	// maxHeaders is the most bytes of headers that an answer may have.
+	maxHeaders   = 128 << 10
+	firstWait    = 500 * time.Millisecond
+	maxRetryWait = time.Minute
+	// worthAsking is how much an attempt that is cut must have brought for the next to
+	// follow at once.
+	worthAsking = 1 << 10
+)
 
 func (o *Options) credentials(tr http.RoundTripper) *credentials.Credentials {
 	if o.AccessKey != "" {
@@ -152,6 +190,7 @@ func (o *Options) credentials(tr http.RoundTripper) *credentials.Credentials {
 // Close ends idle connections.
 func (d *Dir) Close() error {
 	d.tr.CloseIdleConnections()
+	d.reads.CloseIdleConnections()
 	return nil
 }
 
@@ -165,14 +204,23 @@ func (d *Dir) key(path string) string {
 	return d.prefix + path
 }
 
-// again calls f until it does not fail by the network, with a wait in between.
-func (d *Dir) again(ctx context.Context, f func() error) error {
+// again calls f until it does not fail by the network. It waits in between, longer each
+// time, but for what brought something: there, as each attempt brings more, it goes on
+// at once, and begins to count anew.
+func (d *Dir) again(ctx context.Context, f func() (brought int64, err error)) error {
 	for n := 0; ; n++ {
-		err := f()
+		brought, err := f()
+		if brought > 0 {
+			n = 0
+		}
 		if n >= d.opts.Retries || !errors.Is(err, store.ErrNetwork) {
 			return err
 		}
-		t := time.NewTimer(min(200*time.Millisecond<<min(n, 8), 30*time.Second))
+		if brought >= worthAsking {
+			continue
+		}
+		wait := min(firstWait<<min(n, 8), maxRetryWait)
+		t := time.NewTimer(wait/2 + rand.N(wait/2))
 		select {
 		case <-ctx.Done():
 			t.Stop()

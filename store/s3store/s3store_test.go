@@ -1,6 +1,7 @@
 package s3store_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -213,6 +214,70 @@ func TestCuts(t *testing.T) {
 	if b, err := d.ReadFile(t.Context(), "file", 1<<20); !errors.Is(err, store.ErrNetwork) {
 		t.Errorf("%d bytes, %v", len(b), err)
 	}
+}
+
+// Over a link that lets little through at a time a file comes nevertheless, no byte of
+// it twice; one that is replaced meanwhile comes as it is then.
+func TestResume(t *testing.T) {
+	s3 := testutil.StartS3(t, "bucket")
+	want, next := strings.Repeat("0123456789", 10_000), strings.Repeat("abcdefghij", 9_000)
+	direct := open(t, "s3://bucket", options(s3))
+	put(t, direct, "file", want)
+	var moved, gets, replaceAt atomic.Int64
+	cutting := proxy(t, s3, &proxied{answer: func(r *http.Response) error {
+		if r.Request.Method != http.MethodGet || r.StatusCode >= 300 {
+			return nil
+		}
+		if gets.Add(1) == replaceAt.Load() {
+			put(t, direct, "file", next)
+		}
+		moved.Add(min(r.ContentLength, 16_000))
+		r.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.LimitReader(r.Body, 16_000), r.Body}
+		return nil
+	}})
+	o := options(cutting.url)
+	o.Retries = 1
+	d := open(t, "s3://bucket", o)
+	if b, err := d.ReadFile(t.Context(), "file", 1<<20); err != nil || string(b) != want || moved.Load() != int64(len(want)) {
+		t.Errorf("%d bytes of %d that came, %v", len(b), moved.Load(), err)
+	}
+	gets.Store(0)
+	replaceAt.Store(3)
+	if b, err := d.ReadFile(t.Context(), "file", 1<<20); err != nil || string(b) != next {
+		t.Errorf("%d bytes of a file that is replaced, %v", len(b), err)
+	}
+}
+
+// A service that does not answer, or stops, is asked again.
+func TestStall(t *testing.T) {
+	s3 := testutil.StartS3(t, "bucket")
+	put(t, open(t, "s3://bucket", options(s3)), "file", "contents")
+	var n atomic.Int64
+	slow := proxy(t, s3, &proxied{answer: func(r *http.Response) error {
+		if n.Add(1) == 1 {
+			r.Body = struct {
+				io.Reader
+				io.Closer
+			}{io.MultiReader(io.LimitReader(r.Body, 3), stuck{r.Request.Context()}), r.Body}
+		}
+		return nil
+	}})
+	o := options(slow.url)
+	o.Retries, o.StallTimeout = 1, 200*time.Millisecond
+	if b, err := open(t, "s3://bucket", o).ReadFile(t.Context(), "file", 1<<20); err != nil || string(b) != "contents" || n.Load() < 2 {
+		t.Errorf("%q after %d requests, %v", b, n.Load(), err)
+	}
+}
+
+// stuck brings nothing until whoever waits for it has gone.
+type stuck struct{ ctx context.Context } //nolint:containedctx // of the request that waits
+
+func (s stuck) Read([]byte) (int, error) {
+	<-s.ctx.Done()
+	return 0, s.ctx.Err()
 }
 
 // A push asks once for what is there, not for each chunk.
