@@ -118,9 +118,9 @@ func advice(err error) string {
 	}{
 		{durable.ErrOccupied, "choose another one, or --replace this"},
 		{repo.ErrNoImage, "ociv2-sync images REPO lists what is there"},
+		{offline.ErrLacks, "the bundle was made for devices that have more; pull from the repository"},
 		{repo.ErrIncomplete, "if the image was replaced, and gc ran, while it was pulled, pull again; else it must be pushed again"},
 		{repo.ErrNoRepository, "a repository is a directory that push made, or its URL, such as https://HOST/PATH"},
-		{offline.ErrLacks, "the bundle was made for devices that have more; pull from the repository"},
 		{archive.ErrNoStore, "--store names the one with its chunks, which is REPO/default.castr in a repository"},
 		{tree.ErrMounted, "unmount it, or choose another directory"},
 		{repo.ErrOutside, "--allow-store accepts it, if you trust it"},
